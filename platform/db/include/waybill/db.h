@@ -1,0 +1,142 @@
+/*
+ * waybill/db.h - SQLite as the house uses it: WAL, IMMEDIATE transactions, a fair queue of writers,
+ * migrations, checkpoints.
+ *
+ * A struct db is one connection. Connections opened here run with journal_mode=WAL,
+ * wal_autocheckpoint=0 (a db_checkpointer does it), foreign_keys=ON, trusted_schema=OFF,
+ * DEFENSIVE, and busy_timeout for writers who are not in our queue.
+ *
+ * Files     path, path-wal, path-shm, and path-queue: the lock file of the write queue. Created with
+ *           mode 0600.
+ * Threads   One connection belongs to one thread at a time. The checkpointer has a thread of its own.
+ * Errors    SQLite's codes map to WB_BUSY, WB_DISK_FULL, WB_READ_ONLY, WB_CORRUPT, WB_IO, WB_NOMEM,
+ *           WB_INVALID (constraint, SQL error); why has SQLite's own text and the file.
+ */
+#ifndef WAYBILL_DB_H
+#define WAYBILL_DB_H
+
+#include <waybill/base.h>
+#include <waybill/observe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sqlite3;
+struct sqlite3_stmt;
+struct db;
+
+typedef enum db_sync {
+    DB_SYNC_FULL,  /* a reported commit survives a power cut */
+    DB_SYNC_NORMAL /* a reported commit may vanish in a power cut, but never after publication */
+} db_sync;
+
+struct db_options {
+    db_sync sync;
+    bool must_exist; /* WB_NOT_FOUND instead of creating the file */
+    bool read_only;
+    int64_t busy_timeout_ns; /* 0: 5 s */
+};
+
+/** Open a connection. WB_NOT_FOUND, WB_CORRUPT, WB_READ_ONLY, WB_DENIED, WB_IO, WB_NOMEM. */
+wb_err db_open(const char *path, const struct db_options *options, struct db **ret_db,
+               struct wb_why *why);
+
+/** Roll back what is open, finalize, close. NULL does nothing. */
+void db_close(struct db *db);
+
+/** SQLite's own handle, for statements of the caller's. Owned by db. */
+struct sqlite3 *db_handle(struct db *db);
+const char *db_path(const struct db *db);
+
+/** Map an SQLite result code, with sqlite3_errmsg and what was attempted into why. */
+wb_err db_error(struct sqlite3 *handle, int code, const char *attempted, struct wb_why *why);
+
+/** Run SQL without results. */
+wb_err db_exec(struct db *db, const char *sql, struct wb_why *why);
+
+/** Prepare a statement that is kept (SQLITE_PREPARE_PERSISTENT); finalize it before db_close(). */
+wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt,
+                  struct wb_why *why);
+
+/* ---- transactions -------------------------------------------------------------------------- */
+
+/** Take a place in the write queue, then BEGIN IMMEDIATE. WB_BUSY after busy_timeout. */
+wb_err db_begin(struct db *db, struct wb_why *why);
+
+/**
+ * COMMIT and leave the queue. On failure the transaction is rolled back. An I/O error at COMMIT
+ * leaves the outcome open: then WB_UNKNOWN is returned.
+ */
+wb_err db_commit(struct db *db, struct wb_why *why);
+
+/** ROLLBACK and leave the queue. Does nothing outside a transaction. */
+void db_rollback(struct db *db);
+
+/* ---- migrations ---------------------------------------------------------------------------- */
+
+/* Step n takes a component's tables from version n - 1 to n. Append only. */
+struct db_migration {
+    const char *sql;
+};
+
+/**
+ * Bring the tables of a component up to version count, in one transaction (the caller's, if one is
+ * open), recorded in the table waybill_schema(component, version). Works on any SQLite handle. A
+ * newer version than ours is refused: WB_UNSUPPORTED.
+ */
+wb_err db_migrate(struct sqlite3 *handle, const char *component, const struct db_migration *steps,
+                  size_t count, struct wb_why *why);
+
+/** Version of a component's tables; 0 when there are none. */
+wb_err db_schema_version(struct sqlite3 *handle, const char *component, unsigned *ret_version,
+                         struct wb_why *why);
+
+/* ---- durability barrier -------------------------------------------------------------------- */
+
+/* Syncs the write-ahead log through a descriptor of its own; never opens the database file. */
+struct db_barrier;
+
+wb_err db_barrier_create(const char *path, struct db_barrier **ret_barrier, struct wb_why *why);
+void db_barrier_destroy(struct db_barrier *barrier);
+
+/**
+ * After it returns, all that could be read from the database before the call survives a power cut.
+ * Notices a replaced -wal file; after a new one the directory is synced too. WB_IO.
+ */
+wb_err db_barrier_sync(struct db_barrier *barrier, struct wb_why *why);
+
+/* ---- checkpoints --------------------------------------------------------------------------- */
+
+/*
+ * One thread per database file: PASSIVE when the log passes 4 MiB or after 1 s of quiet, TRUNCATE
+ * in gaps without readers or past 32 MiB, a warning past 64 MiB.
+ */
+struct db_checkpointer;
+
+wb_err db_checkpointer_start(const char *path, struct observe *observe,
+                             struct db_checkpointer **ret_checkpointer, struct wb_why *why);
+void db_checkpointer_stop(struct db_checkpointer *checkpointer);
+
+/* ---- exclusive roles ----------------------------------------------------------------------- */
+
+/*
+ * A role is a lock file beside the database, held by an OFD lock that the kernel frees the moment
+ * its holder dies. One holder at a time over all processes of a host.
+ */
+struct db_role;
+
+/** Open path (created with mode 0600 if absent); does not take the lock. */
+wb_err db_role_open(const char *path, struct db_role **ret_role, struct wb_why *why);
+void db_role_close(struct db_role *role);
+
+/** Take it without waiting: WB_BUSY when somebody else has it. A standby tries every 5 ms. */
+wb_err db_role_try(struct db_role *role, struct wb_why *why);
+
+/** Let it go; does nothing when it is not held. */
+void db_role_release(struct db_role *role);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* WAYBILL_DB_H */

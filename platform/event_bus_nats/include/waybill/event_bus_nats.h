@@ -1,0 +1,54 @@
+/*
+ * waybill/event_bus_nats.h - the bus over NATS JetStream.
+ *
+ * Works with nats-server 2.9.10 and later. Two connections: one publishes and does not reconnect by
+ * itself, so that nothing overtakes; one consumes. Both come back by themselves, with jitter, also
+ * after refused credentials were put right, and notice a dead peer within 4 s.
+ *
+ * Threads   `workers` dispatcher threads, one thread of its own, and those of nats.c (3 for the
+ *           process, 2 for each connection, 1 for each of a fixed few subscriptions).
+ */
+#ifndef WAYBILL_EVENT_BUS_NATS_H
+#define WAYBILL_EVENT_BUS_NATS_H
+
+#include <waybill/event_bus.h>
+#include <waybill/observe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct event_bus_nats_options {
+    const char *url;      /* "nats://127.0.0.1:4222", several separated by commas; NULL: that one */
+    const char *name;     /* shown by the server; NULL: "waybill" */
+    const char *user;     /* NULL: none. Credentials never come from the URL in logs */
+    const char *password;
+    const char *token;
+    const char *creds_file; /* JWT and seed, as made by nsc */
+    const char *nkey_seed_file;
+    const char *tls_ca_file; /* any of these, or tls, or a tls:// URL: TLS is required */
+    const char *tls_cert_file;
+    const char *tls_key_file;
+    bool tls;
+    int64_t connect_timeout_ns;  /* 0: 2 s */
+    int64_t ping_interval_ns;    /* 0: 1 s; a dead peer is noticed after 3 of them */
+    int64_t write_deadline_ns;   /* 0: 2 s */
+    uint32_t publish_window;     /* unanswered messages; 0: 4096 */
+    size_t publish_window_bytes; /* 0: 8 MiB */
+    uint32_t pull_batch;         /* 0: 256 */
+    uint32_t workers;            /* 0: 2 */
+    struct observe *observe;     /* NULL: none */
+};
+
+/**
+ * Create a bus and connect. Waits up to connect_timeout_ns for the first connection.
+ * @param wait_connected  false: return WB_OK although the server is away, and go on trying.
+ * @return WB_UNREACHABLE, WB_DENIED, WB_NO_JETSTREAM, WB_INVALID (URL, files), WB_NOMEM.
+ */
+wb_err event_bus_nats_create(const struct event_bus_nats_options *options, bool wait_connected,
+                             struct event_bus **ret_bus, struct wb_why *why);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* WAYBILL_EVENT_BUS_NATS_H */

@@ -1,0 +1,84 @@
+/*
+ * waybill/event_consumer.h - hands each event to a handler once, inside a transaction.
+ *
+ * It reads the streams as an ordered log from its own position. For each event: BEGIN IMMEDIATE;
+ * claim it in the inbox; run the handler, which writes its rows and its own outbox events; advance
+ * the position; COMMIT. A process that dies at any point goes on exactly where the last commit was.
+ *
+ * A handler that fails is rolled back, counted in the database, and tried again with backoff;
+ * younger events wait, so order holds. After max_failures the event becomes a dead letter and the
+ * flow goes on. A process that dies does not count as a failure.
+ *
+ * Threads   One, with a database connection of its own. In manual mode none.
+ */
+#ifndef WAYBILL_EVENT_CONSUMER_H
+#define WAYBILL_EVENT_CONSUMER_H
+
+#include <waybill/base.h>
+#include <waybill/db.h>
+#include <waybill/event_bus.h>
+#include <waybill/observe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct event_consumer;
+
+/* What a handler works with: alive during the call; a transaction is open on db. */
+struct event_consumer_event {
+    const struct event_bus_delivery *delivery;
+    struct db *db;
+    void *scope; /* what options->open made for this connection */
+};
+
+/**
+ * Apply one event. Must not commit, roll back, or wait for the network.
+ * @return WB_OK to commit. Anything else rolls back and is counted; why is kept as the reason.
+ */
+typedef wb_err (*event_consumer_handler)(void *ctx, const struct event_consumer_event *event,
+                                         struct wb_why *why);
+
+struct event_consumer_options {
+    const char *name;            /* [A-Za-z0-9_-]{1,64}; identity in the inbox: keep it for ever */
+    const char *path;            /* the database */
+    struct event_bus *bus;       /* borrowed until stop */
+    const char *const *patterns;
+    size_t pattern_count;
+    event_consumer_handler handler;
+    /* On the consumer's thread: once for its connection, and before it is closed. May be NULL. */
+    wb_err (*open)(void *ctx, struct db *db, void **ret_scope, struct wb_why *why);
+    void (*close)(void *ctx, void *scope);
+    void (*committed)(void *ctx, void *scope); /* after each COMMIT; to wake a publisher */
+    void *ctx;
+    db_sync sync;
+    uint32_t max_failures;       /* 0: 10 */
+    int64_t backoff_min_ns;      /* 0: 50 ms; doubles with full jitter */
+    int64_t backoff_max_ns;      /* 0: 10 s */
+    const struct wb_clock *clock;/* NULL: the system's */
+    bool manual;
+    struct observe *observe;     /* NULL: none */
+};
+
+/** Waits for no stream: streams that appear later are picked up. */
+wb_err event_consumer_start(const struct event_consumer_options *options,
+                            struct event_consumer **ret_consumer, struct wb_why *why);
+
+/** Finish the event at hand, then end. NULL does nothing. Not from the handler. */
+void event_consumer_stop(struct event_consumer *consumer);
+
+/** Manual mode: handle one event; false when none waits or a backoff is running. */
+bool event_consumer_step(struct event_consumer *consumer);
+
+struct event_consumer_health {
+    uint64_t handled, duplicates, failed, parked; /* since start */
+    char problem[512]; /* the failure that is being retried; "" */
+};
+
+void event_consumer_health(struct event_consumer *consumer,
+                           struct event_consumer_health *ret_health);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* WAYBILL_EVENT_CONSUMER_H */

@@ -1,0 +1,141 @@
+/*
+ * waybill/outbox.h - write events into the outbox table, in the transaction that changes the rows
+ * they tell of.
+ *
+ * An event is a row of the table `outbox` in the module's own database. It is there if and only if
+ * the caller's transaction commits. A publisher (outbox_publisher.h) carries it to the bus; rows are
+ * never updated. Any SQL client may insert too: INSERT INTO outbox(subject, payload) VALUES(...).
+ *
+ * A struct outbox belongs to one sqlite3 connection and is used by whoever uses that connection.
+ * The connection is the caller's: it is never opened, closed, committed or rolled back here.
+ */
+#ifndef WAYBILL_OUTBOX_H
+#define WAYBILL_OUTBOX_H
+
+#include <waybill/base.h>
+#include <waybill/message.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sqlite3;
+struct outbox;
+
+/**
+ * Attach to a connection: creates or migrates the tables when needed (in the open transaction, or
+ * one of its own), and prepares the INSERT.
+ *
+ * @param handle  borrowed until outbox_detach(). The database must be in WAL mode and the
+ *                connection not at synchronous=OFF.
+ * @return WB_INVALID (not WAL, synchronous=OFF), WB_UNSUPPORTED (newer tables), WB_READ_ONLY,
+ *         WB_BUSY, WB_IO, WB_CORRUPT, WB_NOMEM.
+ */
+wb_err outbox_attach(struct sqlite3 *handle, struct outbox **ret_outbox, struct wb_why *why);
+
+/** Before the connection is closed. NULL does nothing. */
+void outbox_detach(struct outbox *outbox);
+
+/* One event to write. */
+struct outbox_event {
+    struct wb_str subject;
+    struct wb_bytes payload;
+    struct wb_str key;    /* events of one key are handled in order; {NULL, 0}: order of the stream */
+    struct wb_str stream; /* {NULL, 0}: the stream whose subjects cover the subject */
+    const struct message_header *headers;
+    size_t header_count;
+    struct wb_str traceparent; /* W3C trace context of the caller, or {NULL, 0} */
+};
+
+struct outbox_receipt {
+    int64_t row_id;
+    uint8_t msg_id[WB_ID_SIZE]; /* its identity on the bus, as 32 hex digits */
+};
+
+/**
+ * Write one event inside the caller's open transaction. Never commits or rolls back.
+ *
+ * @param ret_receipt  may be NULL.
+ * @return WB_MISUSE (no transaction is open), WB_INVALID (subject, header), WB_TOO_BIG, WB_BUSY,
+ *         WB_DISK_FULL, WB_IO, WB_READ_ONLY.
+ */
+wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
+                      struct outbox_receipt *ret_receipt, struct wb_why *why);
+
+/**
+ * Call after COMMIT: wakes the publisher at once, in whatever process it runs. Costs one datagram,
+ * none when nothing was enqueued since the last call. Forgetting it costs a little time only.
+ */
+void outbox_wake(struct outbox *outbox);
+
+/* ---- what the rows say, for status and listing --------------------------------------------- */
+
+typedef enum outbox_state {
+    OUTBOX_PENDING,   /* not yet published */
+    OUTBOX_PUBLISHED, /* acknowledged by the bus */
+    OUTBOX_RETRY,     /* refused, will be tried again */
+    OUTBOX_WAITING,   /* not due yet */
+    OUTBOX_PARKED,    /* refused for good, or too often: needs a person */
+    OUTBOX_EXPIRED
+} outbox_state;
+
+/** "pending", "published", ... Static. */
+const char *outbox_state_name(outbox_state state);
+
+struct outbox_status {
+    uint64_t rows;       /* in the table */
+    uint64_t pending;    /* beyond every cursor that covers them; bounded scan, see pending_exact */
+    bool pending_exact;  /* false: there are more than OUTBOX_STATUS_SCAN */
+    uint64_t retry, waiting, parked, expired;
+    int64_t last_id;          /* highest row id */
+    int64_t oldest_wall_ns;   /* when the oldest pending row was written; 0: none */
+    char source[17];          /* hex; the current source number */
+    size_t stream_count;      /* entries used in streams */
+    struct outbox_stream_status {
+        char stream[65];
+        int64_t last_id;      /* rows up to here are published, exceptions apart */
+        uint64_t last_seq;    /* the sequence of the newest of them in the stream */
+        int64_t holder;       /* counts the publishers so far */
+    } streams[16];
+};
+
+#define OUTBOX_STATUS_SCAN 1000000
+
+/** WB_NOT_FOUND when the database has no outbox. */
+wb_err outbox_status(struct sqlite3 *handle, struct outbox_status *ret_status, struct wb_why *why);
+
+/* One row, with what became of it. Views are valid during the call that hands it out. */
+struct outbox_row {
+    int64_t id;
+    uint8_t msg_id[WB_ID_SIZE];
+    struct wb_str stream, key, subject, headers, traceparent;
+    struct wb_bytes payload;
+    int64_t created_wall_ns, due_wall_ns, expires_wall_ns; /* the last two: 0 for none */
+    outbox_state state;
+    uint32_t attempts;
+    int64_t next_wall_ns; /* when it is tried again; 0: at once, or never */
+    struct wb_str error;  /* of the last attempt */
+};
+
+/** Return false to stop. */
+typedef bool (*outbox_visit)(void *ctx, const struct outbox_row *row);
+
+struct outbox_filter {
+    int64_t after_id;          /* rows with a greater id */
+    size_t limit;              /* 0: 1000 */
+    bool by_state;             /* only this state */
+    outbox_state state;
+    struct wb_str pattern;     /* only subjects it matches; {NULL, 0}: all */
+};
+
+wb_err outbox_list(struct sqlite3 *handle, const struct outbox_filter *filter, outbox_visit visit,
+                   void *ctx, struct wb_why *why);
+
+/** One row by its number, or by the 32 hex digits of its msg_id. WB_NOT_FOUND, WB_INVALID. */
+wb_err outbox_show(struct sqlite3 *handle, struct wb_str id, outbox_visit visit, void *ctx,
+                   struct wb_why *why);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* WAYBILL_OUTBOX_H */

@@ -1,0 +1,84 @@
+/*
+ * waybill/outbox_publisher.h - carries the rows of one outbox to the bus: each once, in order.
+ *
+ * For each stream it is a state machine: it takes the role of the stream's publisher (a lock file,
+ * so that of several processes one publishes and the others stand by), checks the stream against
+ * its cursor, settles what a dead predecessor left open by reading it back, then drains: read a
+ * batch, sync the log, send chained by the stream's sequence, mark. No transaction is open while
+ * it waits for the network.
+ *
+ * Threads   One for each stream. In manual mode none: outbox_publisher_step() does the work.
+ */
+#ifndef WAYBILL_OUTBOX_PUBLISHER_H
+#define WAYBILL_OUTBOX_PUBLISHER_H
+
+#include <waybill/base.h>
+#include <waybill/event_bus.h>
+#include <waybill/observe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct outbox_publisher;
+
+struct outbox_publisher_options {
+    const char *path;            /* the database; its outbox tables are made if absent */
+    struct event_bus *bus;       /* borrowed until stop */
+    const char *const *streams;  /* names of the streams this outbox writes to; they need not exist
+                                    yet. A row belongs to the stream its column names, or to the one
+                                    whose subjects cover its subject; what none covers is retried
+                                    and shown as an exception */
+    size_t stream_count;         /* 1 to 16 */
+    const char *name;            /* of the outbox, in metrics and logs; NULL: the file's name */
+    size_t window;               /* sent and not yet marked, messages; 0: 1000 */
+    size_t window_bytes;         /* 0: 2 MiB */
+    int64_t ack_timeout_ns;      /* 0: 5 s */
+    uint32_t max_attempts;       /* of a row that is refused, before it is parked; 0: 10 */
+    const struct wb_clock *clock;/* NULL: the system's */
+    bool manual;
+    uint64_t seed;               /* of jitter */
+    struct observe *observe;     /* NULL: none */
+};
+
+wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
+                              struct outbox_publisher **ret_publisher, struct wb_why *why);
+
+/** Stop reading, wait up to 1 s for acks, mark, release the roles, free. NULL does nothing. */
+void outbox_publisher_stop(struct outbox_publisher *publisher);
+
+/** Manual mode: one step of every stream's machine; true if anything was done. */
+bool outbox_publisher_step(struct outbox_publisher *publisher);
+
+/** Wait until every row that was committed before the call is published or set aside. */
+wb_err outbox_publisher_flush(struct outbox_publisher *publisher, int64_t timeout_ns,
+                              struct wb_why *why);
+
+typedef enum outbox_publisher_state {
+    OUTBOX_PUBLISHER_STANDBY, /* another process has the role */
+    OUTBOX_PUBLISHER_CHECK,
+    OUTBOX_PUBLISHER_SETTLE,
+    OUTBOX_PUBLISHER_DRAIN,
+    OUTBOX_PUBLISHER_OUTAGE,  /* the bus is away; waits with backoff, burns no attempts */
+    OUTBOX_PUBLISHER_FENCED,  /* overtaken by another publisher */
+    OUTBOX_PUBLISHER_STOPPING,
+    OUTBOX_PUBLISHER_HALTED   /* the stream and the cursor contradict each other: needs a person */
+} outbox_publisher_state;
+
+const char *outbox_publisher_state_name(outbox_publisher_state state);
+
+struct outbox_publisher_health {
+    outbox_publisher_state state; /* the worst of all streams */
+    uint64_t published;           /* by this object */
+    uint64_t settles;
+    size_t in_flight;
+    char problem[512];            /* what keeps it from draining; "" */
+};
+
+void outbox_publisher_health(struct outbox_publisher *publisher,
+                             struct outbox_publisher_health *ret_health);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* WAYBILL_OUTBOX_PUBLISHER_H */
