@@ -158,8 +158,8 @@ void wb_buf_free(struct wb_buf *buf);
 
 /* ---- time ---------------------------------------------------------------------------------- */
 
-#define WB_US INT64_C(1000)
-#define WB_MS INT64_C(1000000)
+#define WB_US  INT64_C(1000)
+#define WB_MS  INT64_C(1000000)
 #define WB_SEC INT64_C(1000000000)
 
 /* Where time comes from. Code that depends on time takes a clock; tests give it a virtual one. */
@@ -218,8 +218,8 @@ uint64_t wb_rng_next(struct wb_rng *rng);
 /** A number in [0, bound). bound > 0. */
 uint64_t wb_rng_below(struct wb_rng *rng, uint64_t bound);
 
-#define WB_ID_SIZE 16   /* bytes of an id */
-#define WB_ID_TEXT 33   /* its 32 hex digits and a NUL */
+#define WB_ID_SIZE 16 /* bytes of an id */
+#define WB_ID_TEXT 33 /* its 32 hex digits and a NUL */
 
 /** A new UUIDv7 (RFC 9562, section 5.7): 48 bits of wall milliseconds, the rest random. */
 void wb_id_new(const struct wb_clock *clock, uint8_t ret_id[WB_ID_SIZE]);
@@ -259,7 +259,7 @@ void wb_log(wb_log_level level, const char *component, const char *format, ...) 
 /*
  * A named place where a fault test ends the process: WAYBILL_CRASH="outbox_publisher.sent:3" calls
  * _exit(137) at the third passage. Compiled in only with -DWAYBILL_CRASHPOINTS=ON; otherwise the
- * line costs nothing. wb_crash_points() names are gathered by the fault tests from the sources.
+ * line costs nothing. The fault tests gather the names from the sources.
  */
 #ifdef WAYBILL_CRASHPOINTS
 void wb_crash_point(const char *name);
