@@ -49,6 +49,8 @@ struct test_nats {
     char url[64];   /* nats://127.0.0.1:PORT */
     char dir[256];  /* store and log; removed by test_nats_stop() */
     char conf[300]; /* configuration file */
+    bool keep_dir;  /* dir was given by the test */
+    bool jetstream; /* must be there after a start */
 };
 
 struct test_nats_options {

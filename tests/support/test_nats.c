@@ -1,0 +1,207 @@
+/*
+ * test_nats.c - a nats-server for one test: own port on loopback, own directory, ended by its pid.
+ *
+ * The server gets PR_SET_PDEATHSIG, so that it dies with the thread that started it, even when the
+ * test is killed: start servers from the main thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "test_support.h"
+
+#define START_TIMEOUT_MS 20000
+
+static struct sockaddr_in loopback(uint16_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+}
+
+static uint16_t free_port(void)
+{
+    struct sockaddr_in address = loopback(0);
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) != 0 ||
+        getsockname(fd, (struct sockaddr *)&address, &len) != 0)
+        fail_msg("no free port on 127.0.0.1");
+    (void)close(fd);
+    return ntohs(address.sin_port);
+}
+
+static void write_conf(const struct test_nats *server, const struct test_nats_options *options)
+{
+    FILE *file = fopen(server->conf, "w");
+
+    if (file == NULL)
+        fail_msg("cannot write %s", server->conf);
+    (void)fprintf(file, "listen: \"127.0.0.1:%u\"\nlog_file: \"%s/log\"\n", server->port,
+                  server->dir);
+    if (!options->no_jetstream)
+        (void)fprintf(file,
+                      "jetstream: { store_dir: \"%s/store\", max_memory_store: 256MB, "
+                      "max_file_store: 16GB }\n",
+                      server->dir);
+    if (options->conf != NULL)
+        (void)fprintf(file, "%s\n", options->conf);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* PATH first; Debian keeps the server in /usr/sbin, which a user's PATH may lack. */
+static const char *server_binary(char path[512])
+{
+    const char *dirs = getenv("PATH");
+
+    while (dirs != NULL && *dirs != '\0') {
+        size_t len = strcspn(dirs, ":");
+        (void)snprintf(path, 512, "%.*s/nats-server", (int)len, dirs);
+        if (access(path, X_OK) == 0)
+            return path;
+        dirs += len + (dirs[len] == ':');
+    }
+    return "/usr/sbin/nats-server";
+}
+
+/* Read the INFO line that the server sends first. false: nobody answers (yet). */
+static bool read_info(uint16_t port, char *out, size_t size)
+{
+    struct sockaddr_in address = loopback(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    size_t len = 0;
+
+    if (fd < 0)
+        return false;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        while (len + 1 < size && poll(&ready, 1, 1000) > 0) {
+            ssize_t got = recv(fd, out + len, size - 1 - len, 0);
+            if (got <= 0 || memchr(out + len, '\n', (size_t)got) != NULL) {
+                len += got > 0 ? (size_t)got : 0;
+                break;
+            }
+            len += (size_t)got;
+        }
+    }
+    (void)close(fd);
+    out[len] = '\0';
+    return len > 0;
+}
+
+struct start {
+    struct test_nats *server;
+    bool jetstream; /* must answer that it has it */
+};
+
+static bool has_started(void *ctx)
+{
+    const struct start *start = ctx;
+    char info[4096];
+
+    if (waitpid(start->server->pid, NULL, WNOHANG) == start->server->pid) {
+        start->server->pid = 0;
+        return true; /* it has ended: wait no longer */
+    }
+    if (!read_info(start->server->port, info, sizeof(info)))
+        return false;
+    return strncmp(info, "INFO ", 5) == 0 &&
+           (!start->jetstream || strstr(info, "\"jetstream\":true") != NULL);
+}
+
+static void spawn(struct test_nats *server, bool jetstream)
+{
+    char path[512];
+    const char *binary = server_binary(path);
+    pid_t parent = getpid();
+    struct start start = {.server = server, .jetstream = jetstream};
+
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int null = open("/dev/null", O_RDWR);
+        if (getppid() != parent || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+            _exit(126);
+        execl(binary, binary, "-c", server->conf, (char *)NULL);
+        _exit(127);
+    }
+    assert_true(pid > 0);
+    server->pid = pid;
+    if (!test_wait(has_started, &start, START_TIMEOUT_MS) || server->pid == 0) {
+        test_nats_kill(server);
+        fail_msg("%s -c %s did not start; see %s/log", binary, server->conf, server->dir);
+    }
+}
+
+void test_nats_start(struct test_nats *server, const struct test_nats_options *options)
+{
+    static const struct test_nats_options defaults;
+
+    if (options == NULL)
+        options = &defaults;
+    *server = (struct test_nats){.port = options->port != 0 ? options->port : free_port()};
+    server->keep_dir = options->dir != NULL;
+    server->jetstream = !options->no_jetstream;
+    if (options->dir != NULL)
+        (void)snprintf(server->dir, sizeof(server->dir), "%s", options->dir);
+    else
+        test_dir_make(server->dir);
+    (void)snprintf(server->url, sizeof(server->url), "nats://127.0.0.1:%u", server->port);
+    (void)snprintf(server->conf, sizeof(server->conf), "%s/nats.conf", server->dir);
+    write_conf(server, options);
+    spawn(server, server->jetstream);
+}
+
+static void end(struct test_nats *server, int signal_number)
+{
+    if (server->pid <= 0)
+        return;
+    (void)kill(server->pid, signal_number);
+    while (waitpid(server->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    server->pid = 0;
+}
+
+void test_nats_kill(struct test_nats *server)
+{
+    end(server, SIGKILL);
+}
+
+void test_nats_term(struct test_nats *server)
+{
+    end(server, SIGTERM);
+}
+
+void test_nats_restart(struct test_nats *server)
+{
+    test_nats_kill(server);
+    spawn(server, server->jetstream);
+}
+
+void test_nats_pause(struct test_nats *server)
+{
+    assert_int_equal(kill(server->pid, SIGSTOP), 0);
+}
+
+void test_nats_resume(struct test_nats *server)
+{
+    assert_int_equal(kill(server->pid, SIGCONT), 0);
+}
+
+void test_nats_stop(struct test_nats *server)
+{
+    test_nats_kill(server);
+    if (!server->keep_dir)
+        test_dir_remove(server->dir);
+}
