@@ -2,7 +2,11 @@
  * waybill/service.h - the program as a library: an array of modules in, a running service or a
  * command out.
  *
- *     int main(int argc, char **argv) { return service_main(argc, argv, modules, count); }
+ *     static const struct service_program program = {.modules = modules, .module_count = 5};
+ *     int main(int argc, char **argv) { return service_main(argc, argv, &program); }
+ *
+ * Threads   The service starts one housekeeping thread, and those of its bus, publishers, consumers
+ *           and HTTP server. service_start() and service_stop() belong to one thread.
  */
 #ifndef WAYBILL_SERVICE_H
 #define WAYBILL_SERVICE_H
@@ -14,9 +18,28 @@
 extern "C" {
 #endif
 
-/** Run the command line. Returns the exit code: 0 ok, 1 failure, 2 usage, 3 not found,
- * 4 unreachable or timed out, 5 denied, 6 conflict, 7 invalid, 8 partly done. */
-int service_main(int argc, char **argv, const struct module *const *modules, size_t module_count);
+/* A command that the program adds to the command line, `waybill <name> ...`; it parses its own
+ * arguments. argv[0] is the command's name. Returns the exit code. */
+struct service_command {
+    const char *name;
+    const char *usage; /* "[--bus memory|nats]" */
+    const char *help;
+    int (*run)(int argc, char **argv);
+};
+
+/* What main() hands over: constant and static. */
+struct service_program {
+    const struct module *const *modules;
+    size_t module_count;
+    const struct service_command *commands;
+    size_t command_count;
+};
+
+/**
+ * Run the command line. Returns the exit code: 0 ok, 1 failure, 2 usage, 3 not found,
+ * 4 unreachable or timed out, 5 denied, 6 conflict, 7 invalid, 8 partly done, 130 interrupted.
+ */
+int service_main(int argc, char **argv, const struct service_program *program);
 
 /* ---- the running service ------------------------------------------------------------------- */
 
@@ -38,7 +61,8 @@ void service_stop(struct service *service);
 /** Where HTTP listens; 0 when it is off. */
 uint16_t service_http_port(const struct service *service);
 
-/** Stop and start one module's publisher, as a crash of it would; for drills. WB_NOT_FOUND. */
+/** Let one module's publisher go without a proper end, as a crash would, and start it anew; for
+ * drills. WB_NOT_FOUND. */
 wb_err service_restart_publisher(struct service *service, const char *module, struct wb_why *why);
 
 /** All is well: bus connected, publishers draining, databases writable. Appends one line each. */
