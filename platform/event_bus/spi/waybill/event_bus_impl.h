@@ -10,7 +10,12 @@
  * and gives it to the dispatcher with event_bus_offer(), in stream order for each stream, naks and
  * expiries first. The dispatcher queues it, calls the handler (never two at once for one
  * subscription) or hands it to next(), counts failures, and calls ops->settle at most once with ack,
- * nak or term. It never offers back: redelivery is the implementation's work.
+ * nak or term. It never offers back: redelivery is the implementation's work. A redelivery whose
+ * earlier copy still waits in the queue is dropped in event_bus_offer(), so a destroy function must
+ * be fit to run there.
+ *
+ * Closing. The dispatcher stops every source, then calls ops->close. A call that had already begun
+ * on another thread may still reach any operation afterwards: answer WB_CLOSED.
  */
 #ifndef WAYBILL_EVENT_BUS_IMPL_H
 #define WAYBILL_EVENT_BUS_IMPL_H
@@ -29,6 +34,8 @@ struct event_bus_delivery_impl {
     void (*destroy)(struct event_bus_delivery_impl *self); /* frees it, when the count is 0 */
     atomic_uint references;                      /* event_bus_delivery_init() sets 1 */
     atomic_uint verdict;                         /* enum event_bus_verdict once settled, else 0 */
+    bool tracked;                                /* the dispatcher's: it counts its failures */
+    bool handed;                                 /* the dispatcher's: it was handed out */
 };
 
 typedef enum event_bus_verdict {
@@ -41,7 +48,8 @@ typedef enum event_bus_verdict {
 struct event_bus_ops {
     const char *kind;
 
-    /* See event_bus_publish_async(). options are complete (no zero defaults). */
+    /* See event_bus_publish_async(). options are complete (no zero defaults). done may be called
+     * before this returns; its ack is never NULL. */
     wb_err (*publish_async)(struct event_bus *self, const struct message *msg,
                             const struct event_bus_publish_options *options,
                             event_bus_published done, void *ctx, struct wb_why *why);
@@ -63,9 +71,12 @@ struct event_bus_ops {
     wb_err (*start)(struct event_bus *self, struct event_bus_subscription *subscription,
                     void **ret_source, struct wb_why *why);
     /* No event_bus_offer() for the source begins after it returns, and none is running. With
-     * keep_settling, ops->settle still works until stop is called a second time without it. */
+     * keep_settling (perhaps more than once) ops->settle still works; stop without it comes last,
+     * exactly once, and frees the source. What is then unsettled of a durable goes to its next
+     * holder. Deliveries outlive their source and even the bus: destroy must need neither. */
     void (*stop)(struct event_bus *self, void *source, bool keep_settling);
-    /* The queue of a subscription has fallen to half of what event_bus_offer() refused at. */
+    /* The queue of a subscription has fallen to half of what event_bus_offer() refused at. Called
+     * on any thread, without locks; may offer. */
     void (*resume)(struct event_bus *self, void *source);
     size_t (*streams)(struct event_bus *self, void *source); /* streams read from now */
 
@@ -73,6 +84,7 @@ struct event_bus_ops {
     wb_err (*settle)(struct event_bus *self, void *source, struct event_bus_delivery_impl *delivery,
                      event_bus_verdict verdict, int64_t delay_ns);
     wb_err (*delete_durable)(struct event_bus *self, const char *durable, struct wb_why *why);
+    /* All fields; max_payload 0 while unknown. Works after close, too. */
     void (*health)(struct event_bus *self, struct event_bus_health *ret_health);
 
     /* Stop all threads of the implementation; complete what is in flight. Called once. */
@@ -101,7 +113,8 @@ wb_err event_bus_init(struct event_bus *bus, const struct event_bus_ops *ops,
 /** Free the common part: the last line of ops->destroy before free. */
 void event_bus_fini(struct event_bus *bus);
 
-/** Tell the listeners; not under locks that a listener might need. */
+/** Tell the listeners, count reconnects and ask health anew for max_payload, whenever `connected`
+ * has changed, the first connection included; not under locks that a listener might need. */
 void event_bus_notify(struct event_bus *bus, bool connected);
 
 const struct event_bus_subscription_options *
