@@ -1,0 +1,225 @@
+/* The write side: one prepared INSERT on the caller's connection. */
+#include "waybill/outbox.h"
+
+#include <assert.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "waybill/outbox_impl.h"
+
+#include <waybill/db.h>
+#include <waybill/subject.h>
+
+/* Everything is owned by whoever uses the connection. */
+struct outbox {
+    struct sqlite3 *handle; /* borrowed */
+    struct sqlite3_stmt *insert;
+    struct wb_buf headers; /* kept between calls, so that the usual event allocates nothing */
+    struct outbox_envelope envelope;
+    struct sockaddr_un address; /* of the publisher */
+    socklen_t address_length;
+    int socket;   /* -1: none; then the publisher notices by itself */
+    bool written; /* since the last wake */
+};
+
+static const char insert_sql[] =
+    "INSERT INTO main.outbox(stream, key, subject, headers, msg_id, created, traceparent, payload)"
+    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+static wb_err pragma_text(struct sqlite3 *handle, const char *sql, char out[16], struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = NULL;
+    wb_err err = WB_OK;
+    int rc = sqlite3_prepare_v2(handle, sql, -1, &stmt, NULL);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
+        const char *text = (const char *)sqlite3_column_text(stmt, 0);
+        (void)sqlite3_snprintf(16, out, "%s", text != NULL ? text : "");
+    } else {
+        err = db_error(handle, rc, sql, why);
+    }
+    (void)sqlite3_finalize(stmt);
+    return err;
+}
+
+/* Publishing relies on both: readers that do not stop writers, and a log that can be synced. */
+static wb_err connection_check(struct sqlite3 *handle, struct wb_why *why)
+{
+    char value[16];
+    wb_err err = pragma_text(handle, "PRAGMA main.journal_mode", value, why);
+
+    if (err != WB_OK)
+        return err;
+    if (sqlite3_stricmp(value, "wal") != 0)
+        return wb_fail(why, WB_INVALID,
+                       "attach an outbox to %s: journal_mode is %s, but an outbox needs WAL; run "
+                       "PRAGMA journal_mode=WAL",
+                       sqlite3_db_filename(handle, "main"), value);
+    err = pragma_text(handle, "PRAGMA main.synchronous", value, why);
+    if (err != WB_OK)
+        return err;
+    if (strcmp(value, "0") == 0)
+        return wb_fail(why, WB_INVALID,
+                       "attach an outbox to %s: synchronous is OFF, so a power cut may destroy the "
+                       "file; run PRAGMA synchronous=NORMAL or FULL",
+                       sqlite3_db_filename(handle, "main"));
+    return WB_OK;
+}
+
+/* Waking is a courtesy: without a socket the publisher finds the rows a moment later. */
+static void wake_open(struct outbox *self)
+{
+    const char *path = sqlite3_db_filename(self->handle, "main");
+
+    if (outbox_wake_address(path, &self->address, &self->address_length, NULL) == WB_OK)
+        self->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+wb_err outbox_attach(struct sqlite3 *handle, struct outbox **ret_outbox, struct wb_why *why)
+{
+    assert(handle != NULL);
+    assert(ret_outbox != NULL);
+
+    wb_err err = connection_check(handle, why);
+    if (err != WB_OK)
+        return err;
+    err = outbox_schema_prepare(handle, why);
+    if (err != WB_OK)
+        return err;
+
+    struct outbox *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return wb_fail(why, WB_NOMEM, "attach an outbox: out of memory");
+    self->handle = handle;
+    self->socket = -1;
+    int rc =
+        sqlite3_prepare_v3(handle, insert_sql, -1, SQLITE_PREPARE_PERSISTENT, &self->insert, NULL);
+    if (rc != SQLITE_OK) {
+        free(self);
+        return db_error(handle, rc, "prepare the INSERT of the outbox", why);
+    }
+    wake_open(self);
+    *ret_outbox = self;
+    return WB_OK;
+}
+
+void outbox_detach(struct outbox *outbox)
+{
+    if (outbox == NULL)
+        return;
+    if (outbox->socket >= 0)
+        (void)close(outbox->socket);
+    (void)sqlite3_finalize(outbox->insert);
+    wb_buf_free(&outbox->headers);
+    free(outbox);
+}
+
+/* Checks the event as the publisher will see it: with the longest number a row can have. */
+static wb_err event_check(struct outbox *self, const struct outbox_event *event,
+                          const uint8_t msg_id[WB_ID_SIZE], struct wb_why *why)
+{
+    struct outbox_row row = {.id = INT64_MAX,
+                             .subject = event->subject,
+                             .payload = event->payload,
+                             .key = event->key,
+                             .traceparent = event->traceparent};
+
+    memcpy(row.msg_id, msg_id, WB_ID_SIZE);
+    if (event->stream.len > 0) {
+        wb_err err = subject_name_check(event->stream, "stream", why);
+        if (err != WB_OK)
+            return err;
+    }
+    return outbox_envelope_make(&row, "0000000000000000", event->headers, event->header_count,
+                                MESSAGE_PAYLOAD_MAX, &self->envelope, why);
+}
+
+static int bind_text(struct sqlite3_stmt *stmt, int at, struct wb_str text)
+{
+    return sqlite3_bind_text(stmt, at, text.len > 0 ? text.ptr : "", (int)text.len, SQLITE_STATIC);
+}
+
+static int insert_bind(struct outbox *self, const struct outbox_event *event,
+                       const uint8_t msg_id[WB_ID_SIZE])
+{
+    const struct wb_clock *clock = wb_clock_system();
+    struct sqlite3_stmt *stmt = self->insert;
+    const void *payload = event->payload.len > 0 ? event->payload.ptr : "";
+    int rc = bind_text(stmt, 1, event->stream);
+
+    rc = rc != SQLITE_OK ? rc : bind_text(stmt, 2, event->key);
+    rc = rc != SQLITE_OK ? rc : bind_text(stmt, 3, event->subject);
+    rc = rc != SQLITE_OK ? rc : bind_text(stmt, 4, wb_str_n(self->headers.ptr, self->headers.len));
+    rc = rc != SQLITE_OK ? rc : sqlite3_bind_blob(stmt, 5, msg_id, WB_ID_SIZE, SQLITE_STATIC);
+    rc = rc != SQLITE_OK ? rc : sqlite3_bind_int64(stmt, 6, wb_wall_ns(clock) / WB_MS);
+    rc = rc != SQLITE_OK ? rc : bind_text(stmt, 7, event->traceparent);
+    rc = rc != SQLITE_OK
+             ? rc
+             : sqlite3_bind_blob(stmt, 8, payload, (int)event->payload.len, SQLITE_STATIC);
+    return rc;
+}
+
+static wb_err insert_run(struct outbox *self, const struct outbox_event *event,
+                         const uint8_t msg_id[WB_ID_SIZE], struct wb_why *why)
+{
+    wb_err err = WB_OK;
+    int rc = insert_bind(self, event, msg_id);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(self->insert);
+    if (rc != SQLITE_DONE)
+        err = db_error(self->handle, rc, "insert an event into the outbox", why);
+    (void)sqlite3_reset(self->insert);
+    (void)sqlite3_clear_bindings(self->insert); /* what was bound is borrowed for this call only */
+    return err;
+}
+
+wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
+                      struct outbox_receipt *ret_receipt, struct wb_why *why)
+{
+    assert(outbox != NULL);
+    assert(event != NULL);
+
+    uint8_t msg_id[WB_ID_SIZE];
+
+    if (sqlite3_get_autocommit(outbox->handle) != 0)
+        return wb_fail(why, WB_MISUSE,
+                       "enqueue an event for '%.*s': no transaction is open on this connection; "
+                       "BEGIN IMMEDIATE first, so that the event commits with the rows it tells of",
+                       (int)event->subject.len, event->subject.ptr);
+    wb_id_new(wb_clock_system(), msg_id);
+    wb_err err = event_check(outbox, event, msg_id, why);
+    if (err != WB_OK)
+        return err;
+    wb_buf_clear(&outbox->headers);
+    message_headers_format(
+        &(struct message){.headers = event->headers, .header_count = event->header_count},
+        &outbox->headers);
+    if (outbox->headers.failed)
+        return wb_fail(why, WB_NOMEM, "enqueue an event: out of memory");
+    err = insert_run(outbox, event, msg_id, why);
+    if (err != WB_OK)
+        return err;
+    outbox->written = true;
+    if (ret_receipt != NULL) {
+        ret_receipt->row_id = sqlite3_last_insert_rowid(outbox->handle);
+        memcpy(ret_receipt->msg_id, msg_id, WB_ID_SIZE);
+    }
+    return WB_OK;
+}
+
+void outbox_wake(struct outbox *outbox)
+{
+    assert(outbox != NULL);
+
+    if (!outbox->written)
+        return;
+    outbox->written = false;
+    if (outbox->socket >= 0) /* nobody listening, or a full queue: a wake-up is not needed or due */
+        (void)sendto(outbox->socket, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL,
+                     (const struct sockaddr *)&outbox->address, outbox->address_length);
+}

@@ -1,0 +1,115 @@
+/* The tables of an outbox, and the names of the states in them. */
+#include "waybill/outbox_impl.h"
+
+#include <assert.h>
+#include <sqlite3.h>
+
+#include <waybill/db.h>
+
+static const char schema_1[] =
+    /*
+     * Append-only: a row is written in the transaction it tells of and never changed, so publishing
+     * never rewrites a payload. AUTOINCREMENT: a number is not given out again after a delete. No
+     * index: the publisher reads in the order of id alone. The payload comes last, so that reading
+     * the columns before it does not walk its overflow pages.
+     */
+    "CREATE TABLE outbox("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " stream TEXT NOT NULL DEFAULT ''," /* '': the stream that covers the subject */
+    " key TEXT NOT NULL DEFAULT '',"    /* rows of one key keep their order; '': no key */
+    " subject TEXT NOT NULL,"
+    " headers TEXT NOT NULL DEFAULT ''," /* lines 'Name: value' */
+    " msg_id BLOB NOT NULL DEFAULT (randomblob(16))"
+    "  CHECK(typeof(msg_id) = 'blob' AND length(msg_id) = 16),"
+    " due_at INTEGER,"     /* ms; NULL: at once */
+    " expires_at INTEGER," /* ms; NULL: never */
+    " created INTEGER NOT NULL"
+    "  DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)),"
+    " traceparent TEXT NOT NULL DEFAULT '',"
+    " payload BLOB NOT NULL DEFAULT x'');" /* BLOB affinity keeps TEXT as it was given */
+    "CREATE TRIGGER outbox_append_only BEFORE UPDATE ON outbox BEGIN"
+    " SELECT RAISE(ABORT, 'outbox rows are never updated: insert a new row instead'); END;"
+
+    /* How far each stream is; one narrow row, written once per batch. */
+    "CREATE TABLE outbox_cursor("
+    " stream TEXT PRIMARY KEY NOT NULL,"
+    " last_id INTEGER NOT NULL DEFAULT 0,"        /* rows up to here are stored, exceptions apart */
+    " last_seq INTEGER NOT NULL DEFAULT 0,"       /* the stream as we know it ends here, */
+    " last_msg_id BLOB NOT NULL DEFAULT x'',"     /* with this message */
+    " stream_created INTEGER NOT NULL DEFAULT 0," /* ns; which incarnation of the stream */
+    " verified_id INTEGER NOT NULL DEFAULT 0,"
+    " verified_seq INTEGER NOT NULL DEFAULT 0,"
+    " verified_msg_id BLOB NOT NULL DEFAULT x'',"
+    " holder INTEGER NOT NULL DEFAULT 0," /* counts publishers: only the newest may write */
+    " starts INTEGER NOT NULL DEFAULT 0,"
+    " suspect_id INTEGER) WITHOUT ROWID;"
+
+    /* Rows off the straight path. next_at in ms; NULL: nothing happens by itself. */
+    "CREATE TABLE outbox_exception("
+    " id INTEGER PRIMARY KEY,"
+    " state TEXT NOT NULL CHECK(state IN ('lost', 'waiting', 'retry', 'blocked', 'parked',"
+    "  'expired', 'cancelled')),"
+    " attempts INTEGER NOT NULL DEFAULT 0,"
+    " next_at INTEGER,"
+    " error TEXT NOT NULL DEFAULT '');"
+
+    /* Who numbers the rows from from_id on: 64 random bits, told in every message. */
+    "CREATE TABLE outbox_source("
+    " from_id INTEGER PRIMARY KEY,"
+    " source BLOB NOT NULL CHECK(typeof(source) = 'blob' AND length(source) = 8));"
+    "INSERT INTO outbox_source(from_id, source) VALUES(0, randomblob(8));";
+
+static const struct db_migration steps[] = {{.sql = schema_1}};
+
+#define STEP_COUNT (sizeof(steps) / sizeof(steps[0]))
+
+wb_err outbox_schema_prepare(struct sqlite3 *handle, struct wb_why *why)
+{
+    return db_migrate(handle, "outbox", steps, STEP_COUNT, why);
+}
+
+wb_err outbox_schema_require(struct sqlite3 *handle, struct wb_why *why)
+{
+    unsigned version = 0;
+    wb_err err = db_schema_version(handle, "outbox", &version, why);
+
+    if (err != WB_OK)
+        return err;
+    if (version == 0)
+        return wb_fail(why, WB_NOT_FOUND,
+                       "database %s has no outbox: a module makes it at its first start, or "
+                       "'waybill outbox add' with the first event",
+                       sqlite3_db_filename(handle, "main"));
+    if (version > STEP_COUNT)
+        return wb_fail(why, WB_UNSUPPORTED,
+                       "the outbox in %s has version %u, this program knows versions up to %zu: "
+                       "use the newer program",
+                       sqlite3_db_filename(handle, "main"), version, STEP_COUNT);
+    return WB_OK;
+}
+
+static const char *const exception_names[] = {
+    [OUTBOX_EXCEPTION_LOST] = "lost",           [OUTBOX_EXCEPTION_WAITING] = "waiting",
+    [OUTBOX_EXCEPTION_RETRY] = "retry",         [OUTBOX_EXCEPTION_BLOCKED] = "blocked",
+    [OUTBOX_EXCEPTION_PARKED] = "parked",       [OUTBOX_EXCEPTION_EXPIRED] = "expired",
+    [OUTBOX_EXCEPTION_CANCELLED] = "cancelled",
+};
+
+#define EXCEPTION_COUNT (sizeof(exception_names) / sizeof(exception_names[0]))
+
+const char *outbox_exception_state_name(outbox_exception_state state)
+{
+    assert((size_t)state < EXCEPTION_COUNT);
+    return exception_names[state];
+}
+
+bool outbox_exception_state_parse(struct wb_str name, outbox_exception_state *ret_state)
+{
+    for (size_t i = 0; i < EXCEPTION_COUNT; i++) {
+        if (wb_str_eq(name, wb_str(exception_names[i]))) {
+            *ret_state = (outbox_exception_state)i;
+            return true;
+        }
+    }
+    return false;
+}
