@@ -45,13 +45,15 @@ struct config_key {
 
 struct config;
 
-/** Defaults of the table. keys is kept (not copied). WB_NOMEM. */
+/** Defaults of the table. The table is copied, the texts it points to are kept. WB_NOMEM. */
 wb_err config_create(const struct config_key *keys, size_t key_count, struct config **ret_config);
 void config_destroy(struct config *config);
 
 /**
  * Read a file ("-" is standard input). All or nothing: on failure the settings stay as they were.
- * @return WB_NOT_FOUND, WB_IO, WB_TOO_BIG, WB_INVALID; why has file:line.
+ * Only later loads of the same or a stronger source replace what is set, so the order of the
+ * calls does not matter.
+ * @return WB_NOT_FOUND, WB_DENIED, WB_IO, WB_TOO_BIG, WB_INVALID; why has file:line.
  */
 wb_err config_load_file(struct config *config, const char *path, struct wb_why *why);
 
@@ -59,7 +61,13 @@ wb_err config_load_file(struct config *config, const char *path, struct wb_why *
 wb_err config_load_text(struct config *config, const char *name, struct wb_str text,
                         struct wb_why *why);
 
-/** Take WAYBILL_* and the env aliases from an environment (as in environ). WB_INVALID. */
+/**
+ * Take WAYBILL_* and the env aliases from an environment (as in environ). WAYBILL_NATS_URL sets
+ * "nats.url" and is stronger than the key's alias; an empty alias counts as unset. For a secret,
+ * WAYBILL_..._FILE names a file whose first line is the value; it may not be open to others.
+ * WAYBILL_ names that no key answers to are errors. All or nothing.
+ * @return WB_INVALID, WB_NOT_FOUND, WB_DENIED, WB_IO (a secret's file).
+ */
 wb_err config_load_env(struct config *config, const char *const *environment, struct wb_why *why);
 
 /** Set one value; flag names the source in messages: "--bus". WB_INVALID, WB_NOT_FOUND. */
