@@ -1,7 +1,8 @@
 /*
  * Moves the write-ahead log into the database file, so that no commit has to.
  *
- * Ten times a second it asks PRAGMA data_version (microseconds) whether somebody committed. A
+ * Ten times a second, and more often while the log is large, it asks PRAGMA data_version (which
+ * takes microseconds) whether somebody committed. A
  * PASSIVE checkpoint disturbs nobody; where readers and writers leave a gap, a TRUNCATE follows and
  * the log starts anew. Under steady load there is no gap: past 32 MiB one is made, by holding the
  * write queue for a moment. A reader that never ends cannot be helped; past 64 MiB it is reported.
@@ -19,12 +20,15 @@
 #define MIB INT64_C(1048576)
 
 static const int64_t LOOK_NS = 100 * WB_MS;
+static const int64_t LOOK_SOON_NS = 20 * WB_MS; /* while the log is large and growing */
 static const int64_t QUIET_NS = WB_SEC;
 static const int64_t PASSIVE_BYTES = 4 * MIB;
 static const int64_t FORCE_BYTES = 32 * MIB;
 static const int64_t WARN_BYTES = 64 * MIB;
-static const int64_t GAP_NS = 50 * WB_MS;     /* longest wait for readers while writers wait */
-static const int64_t FORCE_AGAIN_NS = WB_SEC; /* pause after a gap that could not be made */
+static const int64_t GAP_NS = 50 * WB_MS; /* longest wait for readers while writers wait */
+static const int64_t QUEUE_NS = WB_SEC;   /* longest wait for the write queue */
+static const int64_t FORCE_PAUSE_MIN_NS = 100 * WB_MS; /* after a gap that could not be made */
+static const int64_t FORCE_PAUSE_MAX_NS = 5 * WB_SEC;
 static const int64_t WARN_AGAIN_NS = 60 * WB_SEC;
 
 struct db_checkpointer {
@@ -45,6 +49,7 @@ struct db_checkpointer {
     int64_t active_mono_ns; /* when somebody last committed */
     bool dirty;             /* the log may hold what is not in the file */
     int64_t force_after_mono_ns;
+    int64_t force_pause_ns;
     int64_t warn_after_mono_ns;
 };
 
@@ -87,19 +92,38 @@ static bool checkpoint(struct db_checkpointer *self, int mode)
     return false;
 }
 
-/* Empty the log. wait_ns: how long readers may keep the writers waiting, who stand in the queue. */
-static bool truncate_log(struct db_checkpointer *self, int64_t wait_ns)
+/* Empty the log if the write queue is free this moment and no reader needs the log. */
+static bool truncate_in_gap(struct db_checkpointer *self)
+{
+    if (db_lock_try(&self->db->queue, NULL) != WB_OK)
+        return false;
+    self->db->busy_timeout_ns = 0;
+    bool done = checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE);
+    db_lock_release(&self->db->queue);
+    return done;
+}
+
+/*
+ * Make a gap: writers stand in the queue while the rest of the log is copied and the readers of the
+ * moment finish. A reader that does not costs the writers GAP_NS, so the next try comes later.
+ */
+static bool truncate_by_force(struct db_checkpointer *self)
 {
     struct db *db = self->db;
     int64_t now = wb_mono_ns(wb_clock_system());
+    bool done = false;
 
-    /* The queue is polled by many: a little patience gets it, 0 only where it is free. */
-    if (db_lock_wait(&db->queue, &db->rng, now + 20 * wait_ns, NULL) != WB_OK)
-        return false;
-    db->busy_timeout_ns = wait_ns;
-    bool done =
-        checkpoint(self, SQLITE_CHECKPOINT_PASSIVE) && checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE);
-    db_lock_release(&db->queue);
+    /* Most of the copying goes on beside the writers. */
+    checkpoint(self, SQLITE_CHECKPOINT_PASSIVE);
+    if (db_lock_wait(&db->queue, &db->rng, now + QUEUE_NS, NULL) == WB_OK) {
+        db->busy_timeout_ns = GAP_NS;
+        done = checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE);
+        db_lock_release(&db->queue);
+    }
+    self->force_pause_ns = done ? FORCE_PAUSE_MIN_NS : 2 * self->force_pause_ns;
+    if (self->force_pause_ns > FORCE_PAUSE_MAX_NS)
+        self->force_pause_ns = FORCE_PAUSE_MAX_NS;
+    self->force_after_mono_ns = done ? 0 : now + self->force_pause_ns;
     return done;
 }
 
@@ -114,21 +138,19 @@ static void warn_if_huge(struct db_checkpointer *self, int64_t size, int64_t now
            self->wal_path, (long long)(size / MIB));
 }
 
-/* What a look leads to; see the top of the file. */
-static void look(struct db_checkpointer *self)
+/* What a look leads to; see the top of the file. Returns when to look again. */
+static int64_t look(struct db_checkpointer *self)
 {
     int64_t now = wb_mono_ns(wb_clock_system());
     int64_t size = wal_size(self);
-    bool quiet = now - self->active_mono_ns >= QUIET_NS;
 
     notice_commits(self, now);
+    bool quiet = now - self->active_mono_ns >= QUIET_NS;
     if (self->dirty && size > FORCE_BYTES && now >= self->force_after_mono_ns) {
-        self->dirty = !(checkpoint(self, SQLITE_CHECKPOINT_PASSIVE) && truncate_log(self, GAP_NS));
-        if (self->dirty)
-            self->force_after_mono_ns = now + FORCE_AGAIN_NS;
+        self->dirty = !truncate_by_force(self);
     } else if (self->dirty && (size > PASSIVE_BYTES || quiet)) {
         if (checkpoint(self, SQLITE_CHECKPOINT_PASSIVE))
-            self->dirty = !truncate_log(self, 0);
+            self->dirty = !truncate_in_gap(self);
         /* A reader stands in the way: it gets another second. */
         if (self->dirty && quiet)
             self->active_mono_ns = now;
@@ -136,6 +158,7 @@ static void look(struct db_checkpointer *self)
     size = wal_size(self);
     observe_set(self->wal_bytes, size);
     warn_if_huge(self, size, now);
+    return !quiet && size > PASSIVE_BYTES ? LOOK_SOON_NS : LOOK_NS;
 }
 
 static void *checkpointer_run(void *ctx)
@@ -144,18 +167,12 @@ static void *checkpointer_run(void *ctx)
 
     pthread_mutex_lock(&self->mutex);
     while (!self->stopping) {
-        struct timespec until;
         pthread_mutex_unlock(&self->mutex);
-        look(self);
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += LOOK_NS;
-        if (until.tv_nsec >= WB_SEC) {
-            until.tv_nsec -= WB_SEC;
-            until.tv_sec++;
-        }
+        int64_t until = look(self) + wb_mono_ns(wb_clock_system());
+        struct timespec wake_at = {.tv_sec = until / WB_SEC, .tv_nsec = until % WB_SEC};
         pthread_mutex_lock(&self->mutex);
         if (!self->stopping)
-            pthread_cond_timedwait(&self->wake, &self->mutex, &until);
+            pthread_cond_timedwait(&self->wake, &self->mutex, &wake_at);
     }
     pthread_mutex_unlock(&self->mutex);
     return NULL;
@@ -199,6 +216,7 @@ static wb_err checkpointer_setup(struct db_checkpointer *self, const char *path,
         return wb_fail(why, WB_NOMEM, "out of memory starting the checkpoints of %s", path);
     self->wal_bytes = observe_series(observe, OBSERVE_DB_WAL_BYTES, file_name(path));
     self->checkpoints = observe_series(observe, OBSERVE_DB_CHECKPOINTS, file_name(path));
+    self->force_pause_ns = FORCE_PAUSE_MIN_NS;
     self->dirty = true; /* whatever an earlier process left */
     self->active_mono_ns = wb_mono_ns(wb_clock_system());
     wb_err err = db_open(path, &options, &self->db, why);

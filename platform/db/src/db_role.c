@@ -16,16 +16,17 @@ wb_err db_role_open(const char *path, struct db_role **ret_role, struct wb_why *
     assert(ret_role != NULL);
 
     struct db_role *role = calloc(1, sizeof(*role));
-    char *copy = wb_str_dup(wb_str(path));
-    wb_err err = role != NULL && copy != NULL
+    if (role == NULL)
+        return wb_fail(why, WB_NOMEM, "out of memory opening the role file %s", path);
+    role->lock.fd = -1;
+    role->path = wb_str_dup(wb_str(path));
+    wb_err err = role->path != NULL
                      ? db_lock_open(&role->lock, path, why)
                      : wb_fail(why, WB_NOMEM, "out of memory opening the role file %s", path);
     if (err != WB_OK) {
-        free(copy);
-        free(role);
+        db_role_close(role);
         return err;
     }
-    role->path = copy;
     *ret_role = role;
     return WB_OK;
 }

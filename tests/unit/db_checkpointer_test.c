@@ -1,0 +1,226 @@
+/* The checkpoint thread: the log is moved into the file, under load and when all is quiet. */
+#include "test_support.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <waybill/db.h>
+
+#define MIB INT64_C(1048576)
+
+static char dir[256];
+static char path[300];
+static char wal[320];
+static struct db *db;
+static struct observe *observe;
+static struct db_checkpointer *checkpointer;
+
+static int setup(void **state)
+{
+    const struct db_options normal = {.sync = DB_SYNC_NORMAL};
+
+    (void)state;
+    test_dir_make(dir);
+    snprintf(path, sizeof(path), "%s/test.db", dir);
+    snprintf(wal, sizeof(wal), "%s-wal", path);
+    checkpointer = NULL;
+    assert_ok(observe_create(&observe));
+    assert_ok(db_open(path, &normal, &db, NULL));
+    assert_ok(db_exec(db, "CREATE TABLE t(x)", NULL));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    db_checkpointer_stop(checkpointer);
+    db_close(db);
+    observe_destroy(observe);
+    test_dir_remove(dir);
+    return 0;
+}
+
+static int64_t wal_bytes(void)
+{
+    struct stat st;
+
+    return stat(wal, &st) == 0 ? (int64_t)st.st_size : 0;
+}
+
+static bool wal_is_empty(void *ctx)
+{
+    (void)ctx;
+    return wal_bytes() == 0;
+}
+
+static wb_err write_mib(struct db *on, int mib)
+{
+    wb_err err = WB_OK;
+
+    for (int i = 0; i < mib * 4 && err == WB_OK; i++) {
+        err = db_begin(on, NULL);
+        if (err == WB_OK)
+            err = db_exec(on, "INSERT INTO t VALUES(zeroblob(262144))", NULL);
+        if (err == WB_OK)
+            err = db_commit(on, NULL);
+        db_rollback(on);
+    }
+    return err;
+}
+
+static void db_checkpointer_empties_the_log_after_a_second_of_quiet(void **state)
+{
+    (void)state;
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    assert_ok(db_exec(db, "INSERT INTO t VALUES(1)", NULL));
+    assert_true(wal_bytes() > 0);
+    assert_true(test_wait(wal_is_empty, NULL, 10000));
+    assert_true(observe_value(observe_series(observe, OBSERVE_DB_CHECKPOINTS, "test.db")) > 0);
+}
+
+static void db_checkpointer_takes_over_what_an_earlier_process_left(void **state)
+{
+    (void)state;
+    assert_ok(db_exec(db, "INSERT INTO t VALUES(1)", NULL));
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    assert_true(test_wait(wal_is_empty, NULL, 10000));
+}
+
+static bool gauge_is_up(void *series)
+{
+    return observe_value(series) > 4 * MIB;
+}
+
+static void db_checkpointer_waits_for_a_reader_and_then_empties_the_log(void **state)
+{
+    struct db *reader = NULL;
+    struct sqlite3_stmt *stmt = NULL;
+
+    (void)state;
+    assert_ok(db_exec(db, "INSERT INTO t VALUES(1)", NULL));
+    assert_ok(db_open(path, NULL, &reader, NULL));
+    assert_ok(db_prepare(reader, "SELECT x FROM t", &stmt, NULL));
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW); /* the reader's snapshot stays open */
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    assert_ok(write_mib(db, 6));
+    assert_true(
+        test_wait(gauge_is_up, observe_series(observe, OBSERVE_DB_WAL_BYTES, "test.db"), 10000));
+    /* The reader must see what it saw, and nobody may wait for it. */
+    int64_t start = wb_mono_ns(wb_clock_system());
+    assert_ok(write_mib(db, 1));
+    assert_true(wb_mono_ns(wb_clock_system()) - start < 3 * WB_SEC);
+    assert_int_equal(sqlite3_step(stmt), SQLITE_DONE);
+    assert_true(wal_bytes() > 0);
+    sqlite3_finalize(stmt);
+    assert_true(test_wait(wal_is_empty, NULL, 10000));
+    db_close(reader);
+}
+
+static atomic_int failures;
+
+enum { WRITERS = 2, COMMITS = 20000, PAGES_PER_COMMIT = 2 };
+
+static void *write_without_rest(void *ctx)
+{
+    wb_err err = WB_OK;
+
+    for (int i = 0; i < COMMITS && err == WB_OK; i++) {
+        err = db_begin(ctx, NULL);
+        if (err == WB_OK)
+            err = db_exec(ctx, "INSERT INTO t VALUES(zeroblob(3000))", NULL);
+        if (err == WB_OK)
+            err = db_commit(ctx, NULL);
+        db_rollback(ctx);
+    }
+    if (err != WB_OK)
+        atomic_fetch_add(&failures, 1);
+    return NULL;
+}
+
+static void db_checkpointer_keeps_the_log_small_under_writers_that_never_rest(void **state)
+{
+    const struct db_options options = {.sync = DB_SYNC_NORMAL, .busy_timeout_ns = 60 * WB_SEC};
+    pthread_t threads[WRITERS];
+    struct db *own[WRITERS];
+    int64_t largest = 0;
+
+    (void)state;
+    atomic_store(&failures, 0);
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    for (int i = 0; i < WRITERS; i++) {
+        own[i] = NULL;
+        assert_ok(db_open(path, &options, &own[i], NULL));
+        assert_int_equal(pthread_create(&threads[i], NULL, write_without_rest, own[i]), 0);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        while (pthread_tryjoin_np(threads[i], NULL) != 0) {
+            int64_t now = wal_bytes();
+            largest = now > largest ? now : largest;
+            usleep(1000);
+        }
+    }
+    for (int i = 0; i < WRITERS; i++)
+        db_close(own[i]);
+    const int64_t written = (int64_t)WRITERS * COMMITS * PAGES_PER_COMMIT * 4096;
+    print_message("%lld MiB written, the log was never larger than %lld MiB\n",
+                  (long long)(written / MIB), (long long)(largest / MIB));
+    assert_int_equal(atomic_load(&failures), 0);
+    assert_true(largest < written / 2);
+    assert_true(test_wait(wal_is_empty, NULL, 10000));
+}
+
+static void db_checkpointer_of_no_database_is_corrupt(void **state)
+{
+    char name[300];
+    struct db_checkpointer *none = NULL;
+
+    (void)state;
+    snprintf(name, sizeof(name), "%s/text", dir);
+    FILE *file = fopen(name, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 1000; i++)
+        fputs("no database ", file);
+    fclose(file);
+    assert_err(db_checkpointer_start(name, observe, &none, NULL), WB_CORRUPT);
+    assert_null(none);
+    db_checkpointer_stop(NULL);
+}
+
+static void db_checkpointer_idle_costs_almost_no_processor_time(void **state)
+{
+    struct rusage before, after;
+
+    (void)state;
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    assert_true(test_wait(wal_is_empty, NULL, 10000));
+    getrusage(RUSAGE_SELF, &before);
+    usleep(1000000); /* idle time itself is what is measured */
+    getrusage(RUSAGE_SELF, &after);
+    int64_t used_us = (after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec -
+                       before.ru_stime.tv_sec) *
+                          1000000 +
+                      after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec -
+                      before.ru_stime.tv_usec;
+    print_message("idle for 1 s: %lld us of processor time\n", (long long)used_us);
+    assert_true(used_us < 20000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        T(db_checkpointer_empties_the_log_after_a_second_of_quiet),
+        T(db_checkpointer_takes_over_what_an_earlier_process_left),
+        T(db_checkpointer_waits_for_a_reader_and_then_empties_the_log),
+        T(db_checkpointer_keeps_the_log_small_under_writers_that_never_rest),
+        T(db_checkpointer_of_no_database_is_corrupt),
+        T(db_checkpointer_idle_costs_almost_no_processor_time),
+#undef T
+    };
+    return cmocka_run_group_tests_name("db_checkpointer", tests, NULL, NULL);
+}
