@@ -7,16 +7,20 @@
 #include <waybill_modules/notify.h>
 #include <waybill_modules/webhooks.h>
 
-static const struct module *const modules[] = {
+#include "demo.h"
+
+const struct module *const program_modules[] = {
     &webhooks_module, &auth_module, &ar_module, &notify_module, &audit_module,
 };
-
-static const struct service_program program = {
-    .modules = modules,
-    .module_count = sizeof(modules) / sizeof(modules[0]),
-};
+const size_t program_module_count = sizeof(program_modules) / sizeof(program_modules[0]);
 
 int main(int argc, char **argv)
 {
+    const struct service_program program = {
+        .modules = program_modules,
+        .module_count = program_module_count,
+        .commands = &demo_command,
+        .command_count = 1,
+    };
     return service_main(argc, argv, &program);
 }
