@@ -33,6 +33,14 @@ static struct wb_str member_text(const json_t *object, const char *name)
 
 /* ---- events -------------------------------------------------------------------------------- */
 
+/* The trace goes on; what is no traceparent (W3C Trace Context, level 1: 55 bytes) is left out. */
+static struct wb_str trace_of(const struct message *message)
+{
+    struct wb_str trace = message_header(message, MESSAGE_HEADER_TRACEPARENT);
+
+    return trace.len == 55 ? trace : wb_str(NULL);
+}
+
 static wb_err user_created(struct module_scope *scope, const struct module_event *event,
                            struct wb_why *why)
 {
@@ -43,7 +51,7 @@ static wb_err user_created(struct module_scope *scope, const struct module_event
     wb_err err;
 
     if (ar_user_id_valid(user_id))
-        err = ar_account_open(scope, user_id, why);
+        err = ar_account_open(scope, user_id, trace_of(event->message), why);
     else
         err = wb_fail(why, WB_INVALID,
                       "open an account: expected a JSON object with user_id, 1 to %d of "

@@ -52,7 +52,8 @@ static wb_err insert_run(struct db *db, struct sqlite3_stmt *stmt, const char *a
 
 /* Both events carry JSON and belong to a user, whose events stay in order. Takes payload. */
 static wb_err tell(struct outbox *outbox, const char *subject, struct wb_str user_id,
-                   struct wb_buf *payload, char ret_event_id[WB_ID_TEXT], struct wb_why *why)
+                   struct wb_str trace, struct wb_buf *payload, char ret_event_id[WB_ID_TEXT],
+                   struct wb_why *why)
 {
     const struct message_header header = {wb_str("content-type"), wb_str("application/json")};
     const struct outbox_event event = {
@@ -61,6 +62,7 @@ static wb_err tell(struct outbox *outbox, const char *subject, struct wb_str use
         .key = user_id,
         .headers = &header,
         .header_count = 1,
+        .traceparent = trace,
     };
     struct outbox_receipt receipt;
     wb_err err = payload->failed ? wb_fail(why, WB_NOMEM, "out of memory while writing an event")
@@ -74,7 +76,8 @@ static wb_err tell(struct outbox *outbox, const char *subject, struct wb_str use
 
 /* ---- accounts ------------------------------------------------------------------------------ */
 
-wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct wb_why *why)
+wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct wb_str trace,
+                       struct wb_why *why)
 {
     struct sqlite3_stmt *stmt;
     struct wb_buf payload = {0};
@@ -100,7 +103,7 @@ wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct
     wb_buf_printf(&payload, "{\"account_id\":\"%s\",\"user_id\":", account_id);
     wb_buf_json_str(&payload, user_id);
     wb_buf_printf(&payload, ",\"opened_at\":\"%s\"}", opened_at);
-    return tell(scope->outbox, SUBJECT_ACCOUNT_OPENED, user_id, &payload, event_id, why);
+    return tell(scope->outbox, SUBJECT_ACCOUNT_OPENED, user_id, trace, &payload, event_id, why);
 }
 
 /* ---- invoices ------------------------------------------------------------------------------ */
@@ -148,7 +151,7 @@ static wb_err invoice_rows(struct module_scope *scope, struct ar_invoice *invoic
     wb_buf_str(&payload, "{");
     ar_invoice_members(invoice, &payload);
     wb_buf_str(&payload, "}");
-    return tell(scope->outbox, SUBJECT_INVOICE_ISSUED, invoice->user_id, &payload,
+    return tell(scope->outbox, SUBJECT_INVOICE_ISSUED, invoice->user_id, wb_str(NULL), &payload,
                 invoice->event_id, why);
 }
 
@@ -167,7 +170,7 @@ wb_err ar_invoice_issue(struct module_scope *scope, struct ar_invoice *invoice, 
         db_rollback(scope->db);
     if (err == WB_OK)
         outbox_wake(scope->outbox);
-    return err;
+    return err == WB_INVALID ? WB_INTERNAL : err; /* checked input was refused: our fault */
 }
 
 /* ---- listing ------------------------------------------------------------------------------- */

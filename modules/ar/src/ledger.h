@@ -13,8 +13,11 @@ bool ar_user_id_valid(struct wb_str user_id);
 /**
  * Inside the open transaction: open the user's account and tell of it. A user who has one keeps it,
  * and nothing is told.
+ *
+ * @param trace  traceparent of what caused it, or {NULL, 0}.
  */
-wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct wb_why *why);
+wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct wb_str trace,
+                       struct wb_why *why);
 
 /* What a customer shall pay: input that was checked, and what becomes of it. */
 struct ar_invoice {

@@ -149,7 +149,7 @@ wb_err auth_user_add(struct module_scope *scope, struct wb_str email, struct wb_
     wb_buf_free(&payload);
     if (err == WB_OK)
         *ret_user = user;
-    return err;
+    return err == WB_INVALID ? WB_INTERNAL : err; /* checked input was refused: our fault */
 }
 
 /* ---- listing ------------------------------------------------------------------------------- */

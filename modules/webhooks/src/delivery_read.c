@@ -77,9 +77,10 @@ static bool signature_check(const char *secret, const struct module_request *req
 static bool headers_read(const struct module_request *request, struct webhooks_delivery *delivery,
                          struct module_response *response)
 {
+    /* With digits: GitHub has an event "projects_v2_item". */
     delivery->event = module_request_header(request, "X-GitHub-Event");
-    if (!is_name(delivery->event, LOWER "_"))
-        return refuse(response, 400, "header X-GitHub-Event is missing or not 1 to 64 of [a-z_]",
+    if (!is_name(delivery->event, LOWER DIGITS "_"))
+        return refuse(response, 400, "header X-GitHub-Event is missing or not 1 to 64 of [a-z0-9_]",
                       "send the name of the event, for example 'push'");
     delivery->id = module_request_header(request, "X-GitHub-Delivery");
     if (!is_name(delivery->id, LOWER UPPER DIGITS "-"))
