@@ -55,7 +55,8 @@ struct wb_str message_header(const struct message *msg, const char *name);
 size_t message_header_bytes(const struct message *msg);
 
 /**
- * An owned copy in one block: free it with free(). extra bytes are left at *ret_extra behind it
+ * An owned copy in one block: free it with free(). Its texts and payload are followed by a NUL,
+ * which their lengths do not count. extra bytes are left at *ret_extra behind it
  * (8-aligned), for those who embed. ret_extra may be NULL when extra is 0. NULL when out of memory.
  */
 struct message *message_copy(const struct message *msg, size_t extra, void **ret_extra);
@@ -70,7 +71,8 @@ void message_headers_format(const struct message *msg, struct wb_buf *out);
 
 /**
  * Read header text; the views point into text. Blanks around names and values are trimmed.
- * @param ret_headers  room for MESSAGE_HEADERS_MAX.
+ * Lines that are blank are skipped; names that differ only in case are left to message_check().
+ * @param ret_headers  room for MESSAGE_HEADERS_MAX; on failure some of it may have been used.
  * @return WB_INVALID with the line number.
  */
 wb_err message_headers_parse(struct wb_str text, struct message_header *ret_headers,

@@ -70,8 +70,10 @@ typedef enum observe_metric {
     OBSERVE_METRIC_COUNT
 } observe_metric;
 
-/* Distinct label values kept for one metric; further ones share the value "other". */
+/* Distinct label values kept for one metric; further ones share the value "other", as do values
+ * that are longer than OBSERVE_LABEL_MAX bytes or no UTF-8. */
 #define OBSERVE_LABEL_VALUES_MAX 256
+#define OBSERVE_LABEL_MAX        128
 
 struct observe;        /* all metrics of one process */
 struct observe_series; /* one metric with one label value */
@@ -83,7 +85,8 @@ void observe_destroy(struct observe *observe);
 /**
  * The series of a metric for a label value (NULL or "" for metrics without label). The same
  * arguments give the same pointer, which lives as long as the registry. Takes a lock: look it up
- * once, not per event. observe may be NULL: then a series that counts into the void is returned.
+ * once, not per event. Never NULL: without a registry (observe is NULL) or memory it is a series
+ * that counts into the void.
  */
 struct observe_series *observe_series(struct observe *observe, observe_metric metric,
                                       const char *label_value);
@@ -93,7 +96,10 @@ void observe_set(struct observe_series *series, int64_t value);  /* gauges, whol
 void observe_set_ns(struct observe_series *series, int64_t ns);  /* gauges in seconds */
 void observe_time(struct observe_series *series, int64_t ns);    /* histograms of seconds */
 
-/** Current value of a counter or gauge; observations of a histogram. For tests and health. */
+/**
+ * Current value of a counter or gauge (of one in seconds: nanoseconds); observations of a
+ * histogram. For tests and health.
+ */
 int64_t observe_value(const struct observe_series *series);
 
 /** Append all series in the Prometheus text format 0.0.4. */
