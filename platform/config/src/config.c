@@ -21,7 +21,12 @@ wb_err config_create(const struct config_key *keys, size_t key_count, struct con
     config = calloc(1, sizeof(*config));
     if (config == NULL)
         return WB_NOMEM;
-    config->keys = keys;
+    struct config_key *copy = calloc(key_count + 1, sizeof(*copy));
+    if (copy == NULL)
+        goto destroy_config;
+    if (key_count > 0)
+        memcpy(copy, keys, key_count * sizeof(*copy));
+    config->keys = keys = copy;
     config->key_count = key_count;
     config->table.settings = calloc(key_count + 1, sizeof(*config->table.settings));
     if (config->table.settings == NULL)
@@ -50,6 +55,7 @@ void config_destroy(struct config *config)
     if (config == NULL)
         return;
     config_table_free(&config->table);
+    free(config->keys);
     free(config);
 }
 
