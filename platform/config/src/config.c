@@ -26,7 +26,8 @@ wb_err config_create(const struct config_key *keys, size_t key_count, struct con
         goto destroy_config;
     if (key_count > 0)
         memcpy(copy, keys, key_count * sizeof(*copy));
-    config->keys = keys = copy;
+    config->keys = copy;
+    keys = copy;
     config->key_count = key_count;
     config->table.settings = calloc(key_count + 1, sizeof(*config->table.settings));
     if (config->table.settings == NULL)
