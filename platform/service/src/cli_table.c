@@ -1,0 +1,166 @@
+/* cli_table.c - every option and command there is. */
+#include "cli.h"
+
+const struct cli_option service_cli_globals[] = {
+    {"config", 0, "FILE", "settings; - reads standard input (WAYBILL_CONFIG)", NULL},
+    {"server", 's', "URL", "NATS server; means --bus nats (NATS_URL)", "nats.url"},
+    {"bus", 0, "memory|nats", "which bus (WAYBILL_BUS)", "bus"},
+    {"data", 0, "DIR", "directory of the databases (WAYBILL_DATA)", "data"},
+    {"http", 0, "HOST:PORT", "where the service listens (WAYBILL_HTTP_LISTEN)", "http.listen"},
+    {"timeout", 0, "5s", "longest wait for an answer", NULL},
+    {"json", 0, NULL, "results as JSON, one document a line where there are many", NULL},
+    {"quiet", 'q', NULL, "no talk on standard error, only errors", NULL},
+    {"verbose", 'v', NULL, "say more on standard error", NULL},
+    {"no-color", 0, NULL, "no colours (NO_COLOR)", NULL},
+    {"help", 'h', NULL, "what a command does", NULL},
+    {"version", 0, NULL, "as `waybill version`", NULL},
+    {0},
+};
+
+/* One row for options that several commands share. */
+#define HEADER                                                                                     \
+    {                                                                                              \
+        "header", 'H', "K:V", "a header; may be repeated", NULL                                    \
+    }
+#define DB                                                                                         \
+    {                                                                                              \
+        "db", 0, "FILE", "the database that holds the outbox", NULL                                \
+    }
+#define RAW                                                                                        \
+    {                                                                                              \
+        "raw", 0, NULL, "payloads as they are, control bytes included", NULL                       \
+    }
+
+static const struct cli_option match_options[] = {
+    {"dialect", 0, "nats|zenoh", "how the pattern is written; default: nats", NULL},
+    {0},
+};
+static const struct cli_option pub_options[] = {
+    HEADER,
+    {"id", 0, "ID", "the event's identity; default: a new UUIDv7", NULL},
+    {"count", 0, "N", "publish it N times, each with an identity of its own", NULL},
+    {0},
+};
+static const struct cli_option sub_options[] = {
+    {"count", 0, "N", "end after N messages", NULL},
+    {"all", 0, NULL, "begin with the oldest stored message", NULL},
+    {"new", 0, NULL, "only what is published from now on (default)", NULL},
+    {"durable", 0, "NAME", "go on where NAME stopped; acknowledges what was printed", NULL},
+    RAW,
+    {"wait", 0, "DUR", "end after DUR without a message; exit 4 if --count is not reached", NULL},
+    {0},
+};
+static const struct cli_option outbox_add_options[] = {
+    DB,     {"key", 0, "KEY", "events of one key are handled in order", NULL},
+    HEADER, {"stream", 0, "NAME", "the stream; default: the one that covers the subject", NULL},
+    {0},
+};
+static const struct cli_option outbox_status_options[] = {DB, {0}};
+static const struct cli_option outbox_ls_options[] = {
+    DB,
+    {"state", 0, "STATE", "pending, published, retry, waiting, parked or expired", NULL},
+    {"pattern", 0, "PATTERN", "only subjects it matches", NULL},
+    {"after", 0, "ID", "only rows behind this one", NULL},
+    {"limit", 0, "N", "at most N rows; default: 100", NULL},
+    {0},
+};
+static const struct cli_option outbox_show_options[] = {DB, RAW, {0}};
+static const struct cli_option outbox_run_options[] = {
+    DB,
+    {"once", 0, NULL, "publish what is there, print a summary, end", NULL},
+    {0},
+};
+static const struct cli_option config_show_options[] = {
+    {"origin", 0, NULL, "where each value comes from", NULL},
+    {0},
+};
+
+const struct cli_command service_cli_commands[] = {
+    {.noun = "serve",
+     .usage = "",
+     .help = "Run the service until SIGINT or SIGTERM",
+     .configured = true,
+     .run = service_cli_serve},
+    {.noun = "pub",
+     .usage = "SUBJECT [BODY|-|@FILE]",
+     .help = "Publish a message: straight to NATS with --bus nats, else through a running service",
+     .options = pub_options,
+     .operands_min = 1,
+     .operands_max = 2,
+     .configured = true,
+     .run = service_cli_pub},
+    {.noun = "sub",
+     .usage = "PATTERN...",
+     .help = "Print messages as they come; --json prints one object a line",
+     .options = sub_options,
+     .operands_min = 1,
+     .operands_max = 64,
+     .configured = true,
+     .run = service_cli_sub},
+    {.noun = "match",
+     .usage = "PATTERN SUBJECT...",
+     .help = "Does the pattern match? Exit 0: all, 1: not all, 7: invalid pattern or subject",
+     .options = match_options,
+     .operands_min = 2,
+     .operands_max = -1,
+     .run = service_cli_match},
+    {.noun = "outbox",
+     .verb = "add",
+     .usage = "SUBJECT BODY|-|@FILE --db FILE",
+     .help = "Write one event into an outbox; file and tables are made if absent",
+     .options = outbox_add_options,
+     .operands_min = 2,
+     .operands_max = 2,
+     .configured = true,
+     .run = service_cli_outbox_add},
+    {.noun = "outbox",
+     .verb = "status",
+     .usage = "--db FILE",
+     .help = "How much waits, since when, and what was refused",
+     .options = outbox_status_options,
+     .run = service_cli_outbox_status},
+    {.noun = "outbox",
+     .verb = "ls",
+     .usage = "--db FILE",
+     .help = "Rows of an outbox with what became of them",
+     .options = outbox_ls_options,
+     .run = service_cli_outbox_ls},
+    {.noun = "outbox",
+     .verb = "show",
+     .usage = "ID --db FILE",
+     .help = "One row, by its number or the 32 hex digits of its identity",
+     .options = outbox_show_options,
+     .operands_min = 1,
+     .operands_max = 1,
+     .run = service_cli_outbox_show},
+    {.noun = "outbox",
+     .verb = "run",
+     .usage = "--db FILE",
+     .help = "Publish the rows of an outbox; with --once exit 8 when some were left",
+     .options = outbox_run_options,
+     .configured = true,
+     .run = service_cli_outbox_run},
+    {.noun = "doctor",
+     .usage = "",
+     .help = "What is wrong, and how to mend it; exit 1 when something is",
+     .run = service_cli_doctor},
+    {.noun = "config",
+     .verb = "show",
+     .usage = "",
+     .help = "The settings as they are in force",
+     .options = config_show_options,
+     .configured = true,
+     .run = service_cli_config_show},
+    {.noun = "version",
+     .usage = "",
+     .help = "Version of the program and its libraries",
+     .run = service_cli_version},
+    {.noun = "help",
+     .usage = "[COMMAND [VERB]]",
+     .help = "What there is, or what a command does",
+     .operands_max = 2,
+     .run = service_cli_help},
+};
+
+const size_t service_cli_command_count =
+    sizeof(service_cli_commands) / sizeof(service_cli_commands[0]);
