@@ -22,18 +22,19 @@ extern "C" {
 struct http_server;
 
 struct http_options {
-    const char *listen;          /* "127.0.0.1:8480"; port 0: any free one */
-    const char *const *hosts;    /* further names allowed in Host, NULL-terminated; NULL: none. The
-                                    address listened on and localhost are always allowed */
-    size_t max_header_bytes;     /* 0: 8 KiB */
-    size_t max_headers;          /* 0: 100 */
-    size_t max_body;             /* 0: 1 MiB; above any route's */
-    int64_t header_deadline_ns;  /* 0: 5 s, absolute, from the first byte (or connect) */
-    int64_t body_deadline_ns;    /* 0: 30 s, absolute */
-    int64_t idle_ns;             /* 0: 60 s between requests */
-    uint32_t max_connections;    /* 0: 1024 */
-    uint32_t max_per_address;    /* 0: 256 */
-    struct observe *observe;     /* NULL: none */
+    const char *listen;         /* "127.0.0.1:8480"; port 0: any free one */
+    const char *const *hosts;   /* further names allowed in Host, NULL-terminated; NULL: none. The
+                                   address listened on and localhost are always allowed */
+    size_t max_header_bytes;    /* 0: 8 KiB */
+    size_t max_headers;         /* 0: 100 */
+    size_t max_body;            /* 0: 1 MiB; above any route's */
+    int64_t header_deadline_ns; /* 0: 5 s, absolute, from the first byte (or connect) */
+    int64_t body_deadline_ns;   /* 0: 30 s, absolute */
+    int64_t write_deadline_ns;  /* 0: 30 s, absolute, for the client to take the answer */
+    int64_t idle_ns;            /* 0: 60 s between requests */
+    uint32_t max_connections;   /* 0: 1024 */
+    uint32_t max_per_address;   /* 0: 256 */
+    struct observe *observe;    /* NULL: none */
     /* Largest body for a request line; SIZE_MAX: no such route (answers 404), SIZE_MAX - 1: known
      * path, other method (405). Called before the body is read. */
     size_t (*body_limit)(void *ctx, struct wb_str method, struct wb_str path);
