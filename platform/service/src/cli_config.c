@@ -61,11 +61,16 @@ static void print_entry(struct cli *cli, const struct config_entry *entry, bool 
 wb_err service_cli_config_show(struct cli *cli)
 {
     struct config_entry entry;
+    bool first = true;
 
     if (cli->json)
         wb_buf_str(&cli->out, "{\"settings\":[");
-    for (size_t i = 0; config_entry(cli->config, i, &entry); i++)
-        print_entry(cli, &entry, i == 0);
+    for (size_t i = 0; config_entry(cli->config, i, &entry); i++) {
+        if (strchr(entry.name, '*') != NULL)
+            continue; /* stands for settings of any name; those given follow */
+        print_entry(cli, &entry, first);
+        first = false;
+    }
     if (cli->json)
         wb_buf_str(&cli->out, "]}\n");
     return WB_OK;

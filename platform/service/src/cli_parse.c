@@ -248,8 +248,8 @@ static wb_err check_options(struct cli *cli, const struct cli_command *row)
 static wb_err check_operands(struct cli *cli, const struct cli_command *row)
 {
     if (cli->operand_count < row->operands_min)
-        return service_cli_usage(cli, "expected %s, got %d of them", row->usage,
-                                 cli->operand_count);
+        return service_cli_usage(cli, "expected %s, got %d argument%s", row->usage,
+                                 cli->operand_count, cli->operand_count == 1 ? "" : "s");
     if (row->operands_max >= 0 && cli->operand_count > row->operands_max)
         return service_cli_usage(cli, "'%s' is one argument too many; expected %s",
                                  cli->operands[row->operands_max],
