@@ -61,42 +61,56 @@ static void index_agrees_with_list(const struct subject_index *index, const stru
 #define STEPS   100000
 #define ENTRIES 400
 
+/* The same pairs in an index and in a list. */
+struct twins {
+    struct subject_index *index;
+    struct entry list[ENTRIES];
+    size_t count;
+};
+
+static void twins_add(struct twins *twins, struct wb_rng *rng)
+{
+    struct entry *entry = &twins->list[twins->count++];
+
+    random_text(rng, true, entry->pattern);
+    entry->value = (uintptr_t)wb_rng_below(rng, VALUES);
+    assert_ok(subject_index_add(twins->index, wb_str(entry->pattern), (void *)entry->value));
+}
+
+static void twins_remove(struct twins *twins, struct wb_rng *rng)
+{
+    struct entry *entry = &twins->list[wb_rng_below(rng, twins->count)];
+
+    assert_ok(subject_index_remove(twins->index, wb_str(entry->pattern), (void *)entry->value));
+    *entry = twins->list[--twins->count];
+}
+
 static void index_after_any_history_agrees_with_a_list(void **state)
 {
-    static struct entry list[ENTRIES];
-    struct subject_index *index;
+    static struct twins twins;
     struct wb_rng rng;
-    size_t count = 0;
     size_t matches = 0;
 
     (void)state;
     wb_rng_seed(&rng, 20260101);
-    assert_ok(subject_index_create(&index));
+    assert_ok(subject_index_create(&twins.index));
     for (size_t step = 0; step < STEPS; step++) {
+        bool grows = step / 5000 % 2 == 0; /* then it declines, down to nothing */
         uint64_t action = wb_rng_below(&rng, 8);
-        /* Phases of growth and of decline, down to nothing. */
-        bool grows = step / 5000 % 2 == 0;
-        if (action < (grows ? 4U : 2U) && count < ENTRIES) {
-            random_text(&rng, true, list[count].pattern);
-            list[count].value = (uintptr_t)wb_rng_below(&rng, VALUES);
-            void *value = (void *)list[count].value;
-            assert_ok(subject_index_add(index, wb_str(list[count].pattern), value));
-            count++;
-        } else if (action < 6 && count > 0) {
-            size_t at = (size_t)wb_rng_below(&rng, count);
-            void *value = (void *)list[at].value;
-            assert_ok(subject_index_remove(index, wb_str(list[at].pattern), value));
-            list[at] = list[--count];
+        if (action < (grows ? 4U : 2U) && twins.count < ENTRIES) {
+            twins_add(&twins, &rng);
+        } else if (action < 6 && twins.count > 0) {
+            twins_remove(&twins, &rng);
         } else {
             char subject[64];
             random_text(&rng, false, subject);
-            index_agrees_with_list(index, list, count, subject);
+            index_agrees_with_list(twins.index, twins.list, twins.count, subject);
             matches++;
         }
-        assert_int_equal(subject_index_size(index), count);
+        assert_int_equal(subject_index_size(twins.index), twins.count);
     }
     assert_in_range(matches, STEPS / 8, STEPS);
-    subject_index_destroy(index);
+    subject_index_destroy(twins.index);
 }
 
 static void index_remove_of_what_was_never_added_is_not_found(void **state)

@@ -39,12 +39,12 @@ static const struct bound {
 #define BOUNDS (sizeof(bounds) / sizeof(bounds[0]))
 
 struct observe_series {
-    enum kind kind;              /* this and the next three: constant after create */
-    bool is_seconds;             /* value is kept in nanoseconds */
-    struct observe_series *next; /* of the same metric; set before it is published */
-    char label_value[OBSERVE_LABEL_MAX + 1];
     _Alignas(CACHE_LINE) atomic_int_least64_t value; /* counter, gauge; sum of a histogram */
     atomic_int_least64_t buckets[BOUNDS + 1];        /* each for itself; the last is the rest */
+    struct observe_series *next; /* of the same metric; guarded by the registry's mutex */
+    enum kind kind;              /* this and what follows: constant after create */
+    bool is_seconds;             /* value is kept in nanoseconds */
+    char label_value[OBSERVE_LABEL_MAX + 1];
 };
 
 struct observe {

@@ -132,16 +132,21 @@ struct path {
     } steps[SUBJECT_TOKENS_MAX];
 };
 
-static struct subject_slot *node_find(const struct subject_index *index, uint32_t parent,
-                                      uint32_t token)
+static struct subject_slot *node_find_hashed(const struct subject_index *index, uint32_t parent,
+                                             uint32_t token, uint32_t hash)
 {
-    uint32_t hash = node_hash(index, parent, token);
     struct subject_slot *slot = subject_table_first(&index->nodes, hash);
 
     for (; slot->id != 0; slot = subject_table_next(&index->nodes, slot))
         if (slot->u.node.parent == parent && slot->u.node.token == token)
             return slot;
     return NULL;
+}
+
+static struct subject_slot *node_find(const struct subject_index *index, uint32_t parent,
+                                      uint32_t token)
+{
+    return node_find_hashed(index, parent, token, node_hash(index, parent, token));
 }
 
 /* What one child counts in its parent. */
@@ -381,6 +386,7 @@ struct match {
 struct probe {
     uint32_t parent;
     uint32_t token;
+    uint32_t hash;
 };
 
 struct probes {
@@ -391,13 +397,13 @@ struct probes {
 static void probe_add(const struct match *match, struct probes *probes, uint32_t parent,
                       uint32_t token)
 {
-    probes->all[probes->count++] = (struct probe){parent, token};
     uint32_t hash = node_hash(match->index, parent, token);
+
+    probes->all[probes->count++] = (struct probe){parent, token, hash};
     __builtin_prefetch(subject_table_first(&match->index->nodes, hash));
 }
 
-/* Ask for all children of a node that can match the subject's token at this level: three at most.
- */
+/* Ask for the children of a node that the subject's token can lead to: three at most. */
 static void probe_children(const struct match *match, struct probes *probes, uint32_t parent,
                            uint32_t children, size_t level)
 {
@@ -428,7 +434,8 @@ static void walk(struct match *match, const struct probes *probes, size_t level)
     below.count = 0;
     for (size_t i = 0; i < probes->count; i++) {
         struct probe probe = probes->all[i];
-        struct subject_slot *slot = node_find(match->index, probe.parent, probe.token);
+        struct subject_slot *slot =
+            node_find_hashed(match->index, probe.parent, probe.token, probe.hash);
         if (slot == NULL)
             continue;
         if (probe.token == TOKEN_REST || level == match->depth)
@@ -476,7 +483,7 @@ size_t subject_index_match(const struct subject_index *index, struct wb_str subj
     match.depth = 0;
     match.found = 0;
     probes.count = 0;
-    if (subject.len == 0 || subject.len > SUBJECT_MAX)
+    if (subject.ptr == NULL || subject.len == 0 || subject.len > SUBJECT_MAX)
         return 0;
     if (subject_is_reserved(subject))
         children &= LITERALS; /* a leading wildcard never matches what belongs to the server */
