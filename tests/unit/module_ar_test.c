@@ -264,10 +264,10 @@ static void ar_accounts_are_listed_with_their_invoices(void **state)
     assert_int_equal(fixture_get(f, "/ar/accounts", "limit=0"), 400);
 
     assert_ok(fixture_command(f, "ls", NULL, NULL, false, &out, &why));
-    assert_non_null(strstr(out.ptr, "  " USER "  2026-01-02T03:04:05.678Z  2\n"));
+    assert_out_has(&out, "  " USER "  2026-01-02T03:04:05.678Z  2\n");
     wb_buf_clear(&out);
     assert_ok(fixture_command(f, "ls", "--limit", "1", true, &out, &why));
-    assert_non_null(strstr(out.ptr, "{\"accounts\":[{\"account_id\":"));
+    assert_out_has(&out, "{\"accounts\":[{\"account_id\":");
     assert_err(fixture_command(f, "ls", "x", NULL, false, &out, &why), WB_MISUSE);
     wb_buf_free(&out);
 }
@@ -305,6 +305,7 @@ static void ar_handles_every_example_of_the_event_it_consumes(void **state)
     {
         struct wb_why why = {""};
         char *payload = json_dumps(example, JSON_COMPACT);
+        assert_non_null(payload);
         assert_ok(user_created(f, payload, NULL, &why));
         free(payload);
     }

@@ -317,11 +317,11 @@ static void audit_verify_tells_machines_where_the_chain_breaks(void **state)
 
     record_ten(f);
     assert_ok(fixture_command(f, "verify", NULL, NULL, true, &out, &why));
-    assert_non_null(strstr(out.ptr, "{\"ok\":true,\"entries\":10,\"anchor\":\"10:"));
+    assert_out_has(&out, "{\"ok\":true,\"entries\":10,\"anchor\":\"10:");
     wb_buf_clear(&out);
     fixture_sql(f, TRIGGERS_OFF "UPDATE audit_entry SET subject = 'x' WHERE seq = 4");
     assert_err(fixture_command(f, "verify", NULL, NULL, true, &out, &why), WB_CORRUPT);
-    assert_non_null(strstr(out.ptr, "{\"ok\":false,\"broken_at\":4,\"reason\":\"entry 4 (x)"));
+    assert_out_has(&out, "{\"ok\":false,\"broken_at\":4,\"reason\":\"entry 4 (x)");
     wb_buf_free(&out);
 }
 
@@ -350,10 +350,10 @@ static void audit_ls_shows_the_newest_entries_in_order(void **state)
     record_ten(f);
     assert_ok(fixture_command(f, "ls", "--limit", "2", false, &out, &why));
     assert_int_equal(strncmp(out.ptr, "9  AR 9  x.events.y.created  id-9  ", 35), 0);
-    assert_non_null(strstr(out.ptr, "\n10  AUTH 10  x.events.y.created  id-10  "));
+    assert_out_has(&out, "\n10  AUTH 10  x.events.y.created  id-10  ");
     wb_buf_clear(&out);
     assert_ok(fixture_command(f, "ls", NULL, NULL, true, &out, &why));
-    assert_non_null(strstr(out.ptr, "{\"entries\":[{\"seq\":1,\"stream\":\"AR\""));
+    assert_out_has(&out, "{\"entries\":[{\"seq\":1,\"stream\":\"AR\"");
     assert_err(fixture_command(f, "ls", "--limit", "0", false, &out, &why), WB_MISUSE);
     wb_buf_free(&out);
 }

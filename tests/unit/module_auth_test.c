@@ -240,13 +240,13 @@ static void auth_commands_add_and_list(void **state)
     assert_int_equal(out.len, 33);
     wb_buf_clear(&out);
     assert_ok(fixture_command(f, "add", "bob@example.com", "Bob", true, &out, &why));
-    assert_non_null(strstr(out.ptr, "\"email\":\"bob@example.com\""));
+    assert_out_has(&out, "\"email\":\"bob@example.com\"");
     wb_buf_clear(&out);
     assert_ok(fixture_command(f, "ls", NULL, NULL, false, &out, &why));
-    assert_non_null(strstr(out.ptr, "  ada@example.com  Ada"));
+    assert_out_has(&out, "  ada@example.com  Ada");
     wb_buf_clear(&out);
     assert_ok(fixture_command(f, "ls", "--limit", "1", true, &out, &why));
-    assert_non_null(strstr(out.ptr, "{\"users\":[{\"user_id\":"));
+    assert_out_has(&out, "{\"users\":[{\"user_id\":");
     wb_buf_free(&out);
     assert_int_equal(fixture_number(f, COUNT_EVENTS), 2);
 }

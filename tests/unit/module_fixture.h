@@ -179,6 +179,13 @@ static inline wb_err fixture_command(struct fixture *f, const char *name, const 
             fail_msg("'%s' is not in: %s", (expected), (f)->response.body.ptr);                    \
     } while (0)
 
+/* The same of what a command wrote. */
+#define assert_out_has(out, expected)                                                              \
+    do {                                                                                           \
+        if ((out)->ptr == NULL || strstr((out)->ptr, (expected)) == NULL)                          \
+            fail_msg("'%s' is not in: %s", (expected), (out)->ptr != NULL ? (out)->ptr : "");      \
+    } while (0)
+
 /* ---- setup and teardown of one module a test ------------------------------------------------ */
 
 #define FIXTURE(module)                                                                            \

@@ -411,14 +411,14 @@ static void webhooks_empty_body_is_refused(void **state)
 static void webhooks_body_nested_too_deep_is_refused(void **state)
 {
     struct fixture *f = *state;
-    enum { DEPTH = 100000 };
-    char *body = malloc(2 * DEPTH + 16);
+    const size_t depth = 100000;
+    char *body = malloc(2 * depth + 16);
 
     assert_non_null(body);
     memcpy(body, "{\"a\":", 5);
-    memset(body + 5, '[', DEPTH);
-    memset(body + 5 + DEPTH, ']', DEPTH);
-    memcpy(body + 5 + 2 * DEPTH, "}", 2);
+    memset(body + 5, '[', depth);
+    memset(body + 5 + depth, ']', depth);
+    memcpy(body + 5 + 2 * depth, "}", 2);
     assert_int_equal(post_signed(f, (struct delivery){"push", DELIVERY, NULL, body, 0}), 400);
     assert_body_has(f, "depth");
     free(body);

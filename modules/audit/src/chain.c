@@ -124,7 +124,7 @@ wb_err audit_chain_append(struct module_scope *scope, const struct module_event 
                           struct wb_why *why)
 {
     const struct wb_bytes payload = event->message->payload;
-    struct audit_anchor end;
+    struct audit_anchor end = {0};
     struct audit_entry entry = {
         .stream = event->stream,
         .stream_seq = (int64_t)event->sequence,

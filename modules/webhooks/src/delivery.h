@@ -10,7 +10,7 @@
 #define WEBHOOKS_BODY_MAX (MESSAGE_PAYLOAD_MAX - 4096)
 
 #define WEBHOOKS_NAME_MAX    64 /* bytes in a delivery id, an event or an action */
-#define WEBHOOKS_SUBJECT_MAX (sizeof("webhooks.github.") + 2 * WEBHOOKS_NAME_MAX + 1)
+#define WEBHOOKS_SUBJECT_MAX (sizeof("webhooks.github..") + WEBHOOKS_NAME_MAX + WEBHOOKS_NAME_MAX)
 #define WEBHOOKS_SHA256_SIZE 32
 
 /* A delivery whose sender, headers and body are in order. Views into the request and json. */
