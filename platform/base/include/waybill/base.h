@@ -263,6 +263,8 @@ void wb_log(wb_log_level level, const char *component, const char *format, ...) 
  */
 #ifdef WAYBILL_CRASHPOINTS
 void wb_crash_point(const char *name);
+/* Called at each passage of any point, for tests that end less than a process; NULL: nobody. */
+void wb_crash_hook(void (*hook)(const char *name));
 #define WB_CRASH_POINT(name) wb_crash_point(name)
 #else
 #define WB_CRASH_POINT(name) ((void)0)

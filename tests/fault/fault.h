@@ -1,0 +1,88 @@
+/*
+ * fault.h - kill the parts of a running system at random and at named points, then check.
+ *
+ * A writer makes transactions of business rows and events; a publisher carries them; a consumer
+ * handles them and writes follow-up events. Each may die at any moment. At the end everything that
+ * happened is gathered into one SQLite file, and a checker that shares no code with the product
+ * says whether an invariant is broken. The checker is first shown to catch planted faults.
+ */
+#ifndef FAULT_H
+#define FAULT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sqlite3.h>
+
+#include <waybill/event_bus.h>
+
+#define FAULT_STREAM "FAULT"
+#define FAULT_KEYS   8
+
+/* Where everything of one campaign lies. */
+struct fault_paths {
+    char dir[256];
+    char producer[300]; /* the writer's database: work rows and outbox */
+    char consumer[300]; /* the consumer's: effects, inbox, its own outbox */
+    char history[300];  /* what the writer says it did, a line each */
+};
+
+void fault_paths_make(struct fault_paths *paths, const char *dir);
+
+/* Ends the program with a message when good is false: a campaign that cannot run has failed. */
+void fault_must(bool good, const char *format, ...) WB_PRINTF(2, 3);
+
+/* ---- fault_work.c: what the roles do, in any process
+ * --------------------------------------------- */
+
+struct fault_writer;
+struct fault_writer *fault_writer_open(const struct fault_paths *paths, uint64_t seed);
+void fault_writer_transact(struct fault_writer *writer); /* one transaction, told in the history */
+void fault_writer_close(struct fault_writer *writer);
+
+struct outbox_publisher;
+struct event_consumer;
+/* clock NULL: threads of their own; otherwise manual mode on that clock. */
+struct outbox_publisher *fault_publisher_start(const struct fault_paths *paths,
+                                               struct event_bus *bus, const struct wb_clock *clock);
+struct event_consumer *fault_consumer_start(const struct fault_paths *paths, struct event_bus *bus,
+                                            const struct wb_clock *clock);
+void fault_declare(struct event_bus *bus);
+
+/* ---- fault_gather.c
+ * ------------------------------------------------------------------------------ */
+
+/* Everything into one in-memory database: tx, work, outbox, stream, effect, follow. */
+sqlite3 *fault_gather(const struct fault_paths *paths, struct event_bus *bus);
+/* Rows not yet handled; 0 when all is done. */
+int64_t fault_behind(const struct fault_paths *paths);
+
+/* ---- fault_check.c
+ * ------------------------------------------------------------------------------- */
+
+/* Print each broken invariant with an example; returns how many are broken. */
+size_t fault_check(sqlite3 *gathered, bool quiet);
+/* Plant each fault into a copy of a good gathering; every one must be caught. */
+void fault_prove_checker(sqlite3 *gathered);
+
+/* ---- campaigns
+ * ----------------------------------------------------------------------------------- */
+
+struct fault_report {
+    uint64_t kills, points, server_kills, transactions, events, seconds;
+    size_t broken;
+};
+
+/* In one process on the memory bus: crash points, at random and each by name. */
+struct fault_report fault_memory(uint64_t seed, unsigned kills);
+/* Processes of their own on JetStream: SIGKILL at random, and each crash point. */
+struct fault_report fault_nats(const char *self, uint64_t seed, unsigned kills);
+/* A process of the JetStream campaign: "writer", "publisher", "consumer". */
+int fault_role(const char *role, const char *dir, const char *url, uint64_t seed);
+
+/* The names of all crash points of publisher and consumer. */
+extern const char *const fault_points[];
+extern const size_t fault_point_count;
+
+#endif /* FAULT_H */

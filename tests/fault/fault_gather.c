@@ -1,0 +1,152 @@
+/* fault_gather.c - everything that happened, from history, databases and stream, in one place. */
+#include "fault.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char schema[] =
+    "CREATE TABLE tx(tx TEXT PRIMARY KEY, phase TEXT);"
+    "CREATE TABLE work(tx TEXT, key INTEGER, n INTEGER);"
+    "CREATE TABLE outbox(id INTEGER, msg_id TEXT, tx TEXT, key INTEGER, n INTEGER, payload TEXT);"
+    "CREATE TABLE stream(seq INTEGER, msg_id TEXT, row_id INTEGER, payload TEXT);"
+    "CREATE TABLE effect(id INTEGER, msg_id TEXT, key INTEGER, n INTEGER, payload TEXT);"
+    "CREATE TABLE follow(msg_id TEXT);"
+    "CREATE INDEX outbox_msg ON outbox(msg_id); CREATE INDEX stream_msg ON stream(msg_id);"
+    "CREATE INDEX effect_msg ON effect(msg_id); CREATE INDEX outbox_tx ON outbox(tx);";
+
+static void run(sqlite3 *db, const char *sql)
+{
+    fault_must(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK, "gather: %s: %s", sql,
+               sqlite3_errmsg(db));
+}
+
+/* Word number index (0: first) of a payload "tx key n padding"; for SQL. */
+static void word(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    const char *text = (const char *)sqlite3_value_text(values[0]);
+    int index = sqlite3_value_int(values[1]);
+
+    (void)count;
+    for (; text != NULL && index > 0; index--) {
+        text = strchr(text, ' ');
+        text = text == NULL ? NULL : text + 1;
+    }
+    if (text != NULL)
+        sqlite3_result_text(context, text, (int)strcspn(text, " "), SQLITE_TRANSIENT);
+}
+
+static void gather_databases(sqlite3 *db, const struct fault_paths *paths)
+{
+    char *attach = sqlite3_mprintf("ATTACH %Q AS producer; ATTACH %Q AS consumer", paths->producer,
+                                   paths->consumer);
+    fault_must(sqlite3_create_function(db, "word", 2, SQLITE_UTF8, NULL, word, NULL, NULL) ==
+                   SQLITE_OK,
+               "gather: function");
+    run(db, attach);
+    sqlite3_free(attach);
+    run(db, "INSERT INTO main.work SELECT tx, key, n FROM producer.work;"
+            "INSERT INTO main.outbox SELECT id, lower(hex(msg_id)),"
+            " word(CAST(payload AS TEXT), 0), CAST(word(CAST(payload AS TEXT), 1) AS INTEGER),"
+            " CAST(word(CAST(payload AS TEXT), 2) AS INTEGER), CAST(payload AS TEXT)"
+            " FROM producer.outbox;"
+            "INSERT INTO main.effect SELECT id, msg_id, CAST(word(payload, 1) AS INTEGER),"
+            " CAST(word(payload, 2) AS INTEGER), payload FROM consumer.effect;"
+            "INSERT INTO main.follow SELECT CAST(payload AS TEXT) FROM consumer.outbox;"
+            "DETACH producer; DETACH consumer");
+}
+
+/* The last phase told of a transaction counts; one that was only begun is of unknown outcome. */
+static void gather_history(sqlite3 *db, const struct fault_paths *paths)
+{
+    FILE *file = fopen(paths->history, "re");
+    sqlite3_stmt *stmt = NULL;
+    char phase[16];
+    char tx[80];
+
+    fault_must(file != NULL, "gather: open %s", paths->history);
+    run(db, "BEGIN");
+    fault_must(sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO tx VALUES(?2, ?1)", -1, &stmt,
+                                  NULL) == SQLITE_OK,
+               "gather: %s", sqlite3_errmsg(db));
+    while (fscanf(file, "%15s %79s", phase, tx) == 2) {
+        sqlite3_bind_text(stmt, 1, phase, -1, SQLITE_TRANSIENT);
+        sqlite3_bind_text(stmt, 2, tx, -1, SQLITE_TRANSIENT);
+        fault_must(sqlite3_step(stmt) == SQLITE_DONE, "gather: %s", sqlite3_errmsg(db));
+        sqlite3_reset(stmt);
+    }
+    sqlite3_finalize(stmt);
+    run(db, "COMMIT");
+    (void)fclose(file);
+}
+
+static void store(sqlite3_stmt *stmt, const struct event_bus_delivery *delivery)
+{
+    const struct message *msg = &delivery->message;
+    struct wb_str row = message_header(msg, MESSAGE_HEADER_ROW);
+
+    sqlite3_bind_int64(stmt, 1, (sqlite3_int64)delivery->sequence);
+    sqlite3_bind_text(stmt, 2, msg->msg_id.ptr, (int)msg->msg_id.len, SQLITE_TRANSIENT);
+    sqlite3_bind_text(stmt, 3, row.ptr, (int)row.len, SQLITE_TRANSIENT);
+    sqlite3_bind_text(stmt, 4, msg->payload.ptr, (int)msg->payload.len, SQLITE_TRANSIENT);
+    fault_must(sqlite3_step(stmt) == SQLITE_DONE, "gather: store a message");
+    sqlite3_reset(stmt);
+}
+
+static void gather_stream(sqlite3 *db, struct event_bus *bus)
+{
+    struct event_bus_stream_info info;
+    struct wb_why why = {""};
+    sqlite3_stmt *stmt = NULL;
+
+    fault_must(event_bus_stream_info(bus, FAULT_STREAM, &info, &why) == WB_OK, "%s", why.text);
+    run(db, "BEGIN");
+    fault_must(sqlite3_prepare_v2(db, "INSERT INTO stream VALUES(?, ?, ?, ?)", -1, &stmt, NULL) ==
+                   SQLITE_OK,
+               "gather: %s", sqlite3_errmsg(db));
+    for (uint64_t seq = 1; seq <= info.last_seq; seq++) {
+        struct event_bus_delivery *delivery;
+        wb_err err = event_bus_get(bus, FAULT_STREAM, seq, &delivery, &why);
+        fault_must(err == WB_OK, "gather: message %llu: %s", (unsigned long long)seq, why.text);
+        store(stmt, delivery);
+        event_bus_release(delivery);
+    }
+    sqlite3_finalize(stmt);
+    run(db, "COMMIT");
+}
+
+sqlite3 *fault_gather(const struct fault_paths *paths, struct event_bus *bus)
+{
+    sqlite3 *db = NULL;
+
+    fault_must(sqlite3_open(":memory:", &db) == SQLITE_OK, "gather: no memory");
+    run(db, schema);
+    gather_databases(db, paths);
+    gather_history(db, paths);
+    gather_stream(db, bus);
+    return db;
+}
+
+static int64_t count(const char *path, const char *sql)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *stmt = NULL;
+    int64_t value = -1;
+
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
+        sqlite3_busy_timeout(db, 5000) == SQLITE_OK &&
+        sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        value = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
+    return value;
+}
+
+int64_t fault_behind(const struct fault_paths *paths)
+{
+    int64_t rows = count(paths->producer, "SELECT count(*) FROM outbox");
+    int64_t effects = count(paths->consumer, "SELECT count(*) FROM effect");
+
+    return rows < 0 || effects < 0 ? INT64_MAX : rows - effects;
+}
