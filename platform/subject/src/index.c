@@ -483,12 +483,13 @@ size_t subject_index_match(const struct subject_index *index, struct wb_str subj
     match.depth = 0;
     match.found = 0;
     probes.count = 0;
-    if (subject.ptr == NULL || subject.len == 0 || subject.len > SUBJECT_MAX)
+    if (subject.len > SUBJECT_MAX)
         return 0;
     if (subject_is_reserved(subject))
         children &= LITERALS; /* a leading wildcard never matches what belongs to the server */
     match_tokens(&match, subject);
-    probe_children(&match, &probes, 0, children, 0);
+    if (match.depth > 0)
+        probe_children(&match, &probes, 0, children, 0);
     walk(&match, &probes, 1);
     return match.found;
 }
