@@ -199,8 +199,55 @@ void contract_subscribe(struct contract *c, struct contract_log *log, const char
         fail_msg("subscribe to %s: %s: %s", pattern, wb_err_name(err), why.text);
 }
 
-/* Waits for a counter of the log; its last value. Handlers still at work are waited for too, so
- * that what they did is done. */
+struct event_bus_subscription *
+contract_poll(struct contract *c, const char *pattern,
+              const struct event_bus_subscription_options *options)
+{
+    struct event_bus_subscription_options o = {.start = EVENT_BUS_START_ALL};
+    struct event_bus_subscription *subscription = NULL;
+    struct wb_why why = {{0}};
+
+    if (options != NULL)
+        o = *options;
+    o.patterns = &pattern;
+    o.pattern_count = 1;
+    wb_err err = event_bus_subscribe(c->bus, &o, &subscription, &why);
+    if (err != WB_OK)
+        fail_msg("subscribe to %s: %s: %s", pattern, wb_err_name(err), why.text);
+    return subscription;
+}
+
+struct event_bus_delivery *contract_next(struct event_bus_subscription *subscription)
+{
+    struct event_bus_delivery *delivery = NULL;
+
+    assert_ok(event_bus_next(subscription, CONTRACT_PATIENCE_NS, &delivery));
+    return delivery;
+}
+
+void contract_expect(struct event_bus_subscription *subscription, uint64_t sequence,
+                     uint32_t deliveries)
+{
+    struct event_bus_delivery *delivery = contract_next(subscription);
+
+    assert_int_equal(delivery->sequence, sequence);
+    assert_int_equal(delivery->deliveries, deliveries);
+    assert_ok(event_bus_ack(delivery));
+    event_bus_release(delivery);
+}
+
+void contract_expect_none(struct event_bus_subscription *subscription, int64_t for_ns)
+{
+    struct event_bus_delivery *delivery = NULL;
+    wb_err err = event_bus_next(subscription, for_ns, &delivery);
+
+    if (err == WB_OK)
+        fail_msg("sequence %llu came, although nothing was due",
+                 (unsigned long long)delivery->sequence);
+    assert_err(err, WB_TIMEOUT);
+}
+
+/* Waits for a counter of the log; its last value. */
 static size_t wait_counter(struct contract_log *log, const size_t *counter, size_t wanted)
 {
     int64_t until = wb_mono_ns(wb_clock_system()) + CONTRACT_PATIENCE_NS;

@@ -111,6 +111,18 @@ void contract_log_free(struct contract_log *log);
 void contract_subscribe(struct contract *c, struct contract_log *log, const char *pattern,
                         const struct event_bus_subscription_options *options);
 
+/** Subscribe to one pattern, to be polled; other options as above. */
+struct event_bus_subscription *
+contract_poll(struct contract *c, const char *pattern,
+              const struct event_bus_subscription_options *options);
+/** The next delivery, to be released; fails the test when none comes. */
+struct event_bus_delivery *contract_next(struct event_bus_subscription *subscription);
+/** The next delivery has this sequence and delivery count; it is acked and released. */
+void contract_expect(struct event_bus_subscription *subscription, uint64_t sequence,
+                     uint32_t deliveries);
+/** Nothing comes for this long. For what must not happen: keep it short. */
+void contract_expect_none(struct event_bus_subscription *subscription, int64_t for_ns);
+
 /** Wait until the log has count events; fails the test when they do not come. */
 void contract_wait_events(struct contract_log *log, size_t count);
 void contract_wait_given_up(struct contract_log *log, size_t count);
