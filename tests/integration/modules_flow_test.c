@@ -3,6 +3,7 @@
  * those who subscribe, so what is proved is what the modules agree on: subjects, patterns,
  * payloads.
  */
+#include "../unit/module_contract.h"
 #include "../unit/module_fixture.h"
 
 #include <waybill/subject.h>
@@ -211,6 +212,22 @@ static void modules_names_of_what_they_own_start_with_theirs(void **state)
     }
 }
 
+static void modules_contracts_name_what_each_consumes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MODULES; i++) {
+        json_t *contract = contract_load(modules[i]->name, "contract.json");
+        const json_t *consumes = json_object_get(contract, "consumes");
+        size_t count = 0;
+
+        for (size_t n = 0; n < modules[i]->subscription_count; n++)
+            for (const char *const *p = modules[i]->subscriptions[n].patterns; *p != NULL; p++)
+                assert_string_equal(json_string_value(json_array_get(consumes, count++)), *p);
+        assert_int_equal(json_array_size(consumes), count);
+        json_decref(contract);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +235,7 @@ int main(void)
         FIXTURE_TEST(modules_many_users_leave_equal_counts_everywhere),
         FIXTURE_TEST(modules_subjects_do_not_overlap),
         FIXTURE_TEST(modules_names_of_what_they_own_start_with_theirs),
+        FIXTURE_TEST(modules_contracts_name_what_each_consumes),
     };
     return cmocka_run_group_tests_name("modules_flow", tests, NULL, NULL);
 }
