@@ -58,6 +58,11 @@ sqlite3 *fault_gather(const struct fault_paths *paths, struct event_bus *bus);
 /* Rows not yet handled; 0 when all is done. */
 int64_t fault_behind(const struct fault_paths *paths);
 
+/* Gather, check, prove the checker on what was gathered, and count what ran. */
+struct fault_report;
+void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
+                    struct fault_report *report);
+
 /* ---- fault_check.c
  * ------------------------------------------------------------------------------- */
 

@@ -150,3 +150,29 @@ int64_t fault_behind(const struct fault_paths *paths)
 
     return rows < 0 || effects < 0 ? INT64_MAX : rows - effects;
 }
+
+static uint64_t rows_in(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *stmt = NULL;
+    uint64_t rows = 0;
+
+    fault_must(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) == SQLITE_OK &&
+                   sqlite3_step(stmt) == SQLITE_ROW,
+               "gather: %s", sqlite3_errmsg(db));
+    rows = (uint64_t)sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    return rows;
+}
+
+void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
+                    struct fault_report *report)
+{
+    sqlite3 *gathered = fault_gather(paths, bus);
+
+    report->broken = fault_check(gathered, false);
+    if (report->broken == 0)
+        fault_prove_checker(gathered);
+    report->transactions = rows_in(gathered, "SELECT count(*) FROM tx");
+    report->events = rows_in(gathered, "SELECT count(*) FROM outbox");
+    sqlite3_close(gathered);
+}

@@ -117,25 +117,6 @@ static void settle(struct run *self)
     }
 }
 
-static void check(struct run *self)
-{
-    sqlite3 *gathered = fault_gather(&self->paths, self->bus);
-    sqlite3_stmt *stmt = NULL;
-
-    self->report.broken = fault_check(gathered, false);
-    if (self->report.broken == 0)
-        fault_prove_checker(gathered);
-    if (sqlite3_prepare_v2(gathered,
-                           "SELECT (SELECT count(*) FROM tx), (SELECT count(*) FROM outbox)", -1,
-                           &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW) {
-        self->report.transactions = (uint64_t)sqlite3_column_int64(stmt, 0);
-        self->report.events = (uint64_t)sqlite3_column_int64(stmt, 1);
-    }
-    sqlite3_finalize(stmt);
-    sqlite3_close(gathered);
-}
-
 static void all_crashes(struct run *self, unsigned kills)
 {
     wb_crash_hook(passing);
@@ -168,7 +149,7 @@ struct fault_report fault_memory(uint64_t seed, unsigned kills)
     event_consumer_stop(self.consumer);
     outbox_publisher_stop(self.publisher);
     fault_writer_close(self.writer);
-    check(&self);
+    fault_conclude(&self.paths, self.bus, &self.report);
     event_bus_destroy(self.bus);
     if (self.report.broken == 0)
         test_dir_remove(dir);

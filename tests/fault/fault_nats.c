@@ -217,21 +217,8 @@ static void settle(struct campaign *self)
 static void check(struct campaign *self)
 {
     struct event_bus *bus = connect_bus(self->server.url, true);
-    sqlite3 *gathered = fault_gather(&self->paths, bus);
-    sqlite3_stmt *stmt = NULL;
 
-    self->report.broken = fault_check(gathered, false);
-    if (self->report.broken == 0)
-        fault_prove_checker(gathered);
-    if (sqlite3_prepare_v2(gathered,
-                           "SELECT (SELECT count(*) FROM tx), (SELECT count(*) FROM outbox)", -1,
-                           &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW) {
-        self->report.transactions = (uint64_t)sqlite3_column_int64(stmt, 0);
-        self->report.events = (uint64_t)sqlite3_column_int64(stmt, 1);
-    }
-    sqlite3_finalize(stmt);
-    sqlite3_close(gathered);
+    fault_conclude(&self->paths, bus, &self->report);
     event_bus_destroy(bus);
 }
 
