@@ -4,7 +4,9 @@
  *
  * An event is known by the outbox that wrote it and its row (headers waybill-source, waybill-row),
  * never by its place in a stream, which is used again after a loss. Events from elsewhere go by
- * their msg_id. Positions say how far a stream was read.
+ * their msg_id, and are remembered until the stream is seven days further or 100 000 younger ones
+ * have come; without one, by stream, sequence and time of storing. Positions say how far a stream
+ * was read.
  *
  * A struct inbox belongs to one sqlite3 connection and one thread at a time.
  */
@@ -51,12 +53,18 @@ wb_err inbox_position(struct inbox *inbox, const char *stream, int64_t stream_cr
 
 /* ---- failures ------------------------------------------------------------------------------ */
 
-/** Count a failure of an event, in a transaction of its own; *ret_failures has the sum. */
+/**
+ * Count a failure of an event, in a transaction of its own, or in the open one; *ret_failures has
+ * the sum. A claim that commits ends the count.
+ */
 wb_err inbox_fail(struct inbox *inbox, const struct message *msg,
                   const struct inbox_origin *origin, const char *reason, uint32_t *ret_failures,
                   struct wb_why *why);
 
-/** Inside the open transaction: keep the whole event as a dead letter with its reason. */
+/**
+ * Inside the open transaction: keep the whole event as a dead letter with its reason. From then on
+ * it counts as handled. WB_FULL when the table has 100 000 rows; WB_MISUSE: no transaction.
+ */
 wb_err inbox_park(struct inbox *inbox, const struct message *msg,
                   const struct inbox_origin *origin, const char *reason, struct wb_why *why);
 

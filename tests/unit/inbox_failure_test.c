@@ -1,0 +1,234 @@
+/* Failures are counted over restarts, and what is given up is kept whole. */
+#include "test_support.h"
+
+#include <sqlite3.h>
+#include <stdio.h>
+
+#include <waybill/db.h>
+#include <waybill/inbox.h>
+
+static char dir[256];
+static char path[300];
+static struct db *db;
+static struct inbox *inbox;
+
+static int setup(void **state)
+{
+    (void)state;
+    test_dir_make(dir);
+    snprintf(path, sizeof(path), "%s/test.db", dir);
+    assert_ok(db_open(path, NULL, &db, NULL));
+    assert_ok(inbox_attach(db_handle(db), "notify", &inbox, NULL));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    inbox_detach(inbox);
+    db_close(db);
+    test_dir_remove(dir);
+    return 0;
+}
+
+static int64_t query(const char *sql)
+{
+    struct sqlite3_stmt *stmt = NULL;
+
+    assert_ok(db_prepare(db, sql, &stmt, NULL));
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+    int64_t value = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    return value;
+}
+
+static const struct inbox_origin origin = {.stream = {"AUTH", 4},
+                                           .sequence = 7,
+                                           .stored_wall_ns = 1234567890 * INT64_C(1000000),
+                                           .stream_created_wall_ns = 1};
+
+static const struct message_header headers[] = {
+    {{MESSAGE_HEADER_SOURCE, 14}, {"0123456789abcdef", 16}},
+    {{MESSAGE_HEADER_ROW, 11}, {"5", 1}},
+    {{"note", 4}, {"it's; DROP TABLE t --", 21}},
+};
+
+static const struct message ours = {.subject = {"auth.user.created", 17},
+                                    .payload = {"a\0b", 3},
+                                    .headers = headers,
+                                    .header_count = 3,
+                                    .msg_id = {"id-5", 4}};
+
+static const struct message foreign = {.subject = {"auth.user.created", 17}, .msg_id = {"f", 1}};
+
+static uint32_t fail_once(const struct message *msg)
+{
+    uint32_t failures = 0;
+
+    assert_ok(inbox_fail(inbox, msg, &origin, "no luck", &failures, NULL));
+    return failures;
+}
+
+static void inbox_fail_counts_each_event_and_remembers_over_a_restart(void **state)
+{
+    (void)state;
+    assert_int_equal(fail_once(&ours), 1);
+    assert_int_equal(fail_once(&foreign), 1);
+    assert_int_equal(fail_once(&ours), 2);
+    inbox_detach(inbox);
+    db_close(db);
+    assert_ok(db_open(path, NULL, &db, NULL));
+    assert_ok(inbox_attach(db_handle(db), "notify", &inbox, NULL));
+    assert_int_equal(fail_once(&ours), 3);
+    assert_int_equal(sqlite3_get_autocommit(db_handle(db)), 1);
+}
+
+static void inbox_fail_joins_an_open_transaction(void **state)
+{
+    (void)state;
+    assert_ok(db_begin(db, NULL));
+    assert_int_equal(fail_once(&ours), 1);
+    db_rollback(db);
+    assert_int_equal(fail_once(&ours), 1);
+}
+
+static void inbox_claim_that_commits_ends_the_failures_of_its_event_only(void **state)
+{
+    (void)state;
+    fail_once(&ours);
+    fail_once(&foreign);
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_claim(inbox, &ours, &origin, NULL));
+    db_rollback(db);
+    assert_int_equal(fail_once(&ours), 2);
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_claim(inbox, &ours, &origin, NULL));
+    assert_ok(db_commit(db, NULL));
+    assert_int_equal(query("SELECT count(*) FROM inbox_failure"), 1);
+    assert_int_equal(fail_once(&foreign), 2);
+}
+
+static void inbox_failures_are_bounded_without_losing_the_event_at_hand(void **state)
+{
+    (void)state;
+    /* The event at hand sorts first, so that it would be the first to go. */
+    struct message first = foreign;
+    first.msg_id = wb_str("0");
+    fail_once(&first);
+    for (int i = 0; i < 1100; i++) {
+        char msg_id[16];
+        struct message msg = foreign;
+        snprintf(msg_id, sizeof(msg_id), "x%d", i);
+        msg.msg_id = wb_str(msg_id);
+        if (i == 1000)
+            assert_int_equal(fail_once(&first), 2);
+        fail_once(&msg);
+        if (i >= 1000)
+            assert_true(query("SELECT count(*) FROM inbox_failure") <= 1001);
+    }
+}
+
+static void inbox_park_keeps_the_whole_event_and_counts_it_as_handled(void **state)
+{
+    uint64_t parked = 99;
+
+    (void)state;
+    fail_once(&ours);
+    fail_once(&ours);
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_park(inbox, &ours, &origin, "it's hopeless", NULL));
+    assert_ok(db_commit(db, NULL));
+    assert_ok(inbox_parked(inbox, &parked, NULL));
+    assert_int_equal(parked, 1);
+    assert_int_equal(
+        query("SELECT count(*) FROM dead_letter WHERE consumer = 'notify'"
+              " AND subject = 'auth.user.created' AND payload = x'610062'"
+              " AND headers LIKE '%note: it''s; DROP TABLE t --%' AND msg_id = 'id-5'"
+              " AND stream = 'AUTH' AND sequence = 7 AND stored_at = 1234567890"
+              " AND reason = 'it''s hopeless' AND failures = 2 AND parked_at > 1700000000000"),
+        1);
+    assert_int_equal(query("SELECT count(*) FROM inbox_failure"), 0);
+    assert_ok(db_begin(db, NULL));
+    assert_err(inbox_claim(inbox, &ours, &origin, NULL), WB_EXISTS);
+    db_rollback(db);
+}
+
+static void inbox_park_of_an_empty_event_without_failures_works(void **state)
+{
+    const struct message bare = {.subject = {"a", 1}};
+
+    (void)state;
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_park(inbox, &bare, &origin, "", NULL));
+    assert_ok(db_commit(db, NULL));
+    assert_int_equal(query("SELECT count(*) FROM dead_letter WHERE length(payload) = 0"
+                           " AND failures = 0 AND msg_id = '' AND headers = ''"),
+                     1);
+}
+
+static void inbox_park_that_is_rolled_back_keeps_nothing(void **state)
+{
+    uint64_t parked = 99;
+
+    (void)state;
+    assert_err(inbox_park(inbox, &ours, &origin, "x", NULL), WB_MISUSE);
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_park(inbox, &ours, &origin, "x", NULL));
+    db_rollback(db);
+    assert_ok(inbox_parked(inbox, &parked, NULL));
+    assert_int_equal(parked, 0);
+}
+
+static void inbox_parked_counts_the_consumers_own(void **state)
+{
+    struct inbox *other = NULL;
+    uint64_t parked = 99;
+
+    (void)state;
+    assert_ok(inbox_attach(db_handle(db), "other", &other, NULL));
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_park(inbox, &ours, &origin, "x", NULL));
+    assert_ok(db_commit(db, NULL));
+    assert_ok(inbox_parked(other, &parked, NULL));
+    assert_int_equal(parked, 0);
+    inbox_detach(other);
+}
+
+static void inbox_park_beyond_the_limit_is_full_and_parks_again_when_there_is_room(void **state)
+{
+    struct wb_why why = {""};
+
+    (void)state;
+    assert_ok(db_exec(db,
+                      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+                      " WHERE i < 100000) INSERT INTO dead_letter(consumer, subject, headers,"
+                      " msg_id, stream, sequence, stored_at, reason, failures, parked_at, payload)"
+                      " SELECT 'any', 's', '', '', 'S', i, 0, '', 1, 0, x'' FROM n",
+                      NULL));
+    assert_ok(db_begin(db, NULL));
+    assert_err(inbox_park(inbox, &ours, &origin, "x", &why), WB_FULL);
+    db_rollback(db);
+    assert_non_null(strstr(why.text, "dead_letter"));
+    assert_ok(db_exec(db, "DELETE FROM dead_letter WHERE id = 1", NULL));
+    assert_ok(db_begin(db, NULL));
+    assert_ok(inbox_park(inbox, &ours, &origin, "x", NULL));
+    assert_ok(db_commit(db, NULL));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        T(inbox_fail_counts_each_event_and_remembers_over_a_restart),
+        T(inbox_fail_joins_an_open_transaction),
+        T(inbox_claim_that_commits_ends_the_failures_of_its_event_only),
+        T(inbox_failures_are_bounded_without_losing_the_event_at_hand),
+        T(inbox_park_keeps_the_whole_event_and_counts_it_as_handled),
+        T(inbox_park_of_an_empty_event_without_failures_works),
+        T(inbox_park_that_is_rolled_back_keeps_nothing),
+        T(inbox_parked_counts_the_consumers_own),
+        T(inbox_park_beyond_the_limit_is_full_and_parks_again_when_there_is_room),
+#undef T
+    };
+    return cmocka_run_group_tests_name("inbox_failure", tests, NULL, NULL);
+}
