@@ -31,7 +31,12 @@ struct fault_paths {
 void fault_paths_make(struct fault_paths *paths, const char *dir);
 
 /* Ends the program with a message when good is false: a campaign that cannot run has failed. */
-void fault_must(bool good, const char *format, ...) WB_PRINTF(2, 3);
+#define fault_must(good, ...)                                                                      \
+    do {                                                                                           \
+        if (!(good))                                                                               \
+            fault_die(__VA_ARGS__);                                                                \
+    } while (0)
+_Noreturn void fault_die(const char *format, ...) WB_PRINTF(1, 2);
 
 /* ---- fault_work.c: what the roles do, in any process
  * --------------------------------------------- */

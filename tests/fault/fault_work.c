@@ -20,12 +20,10 @@ void fault_paths_make(struct fault_paths *paths, const char *dir)
     (void)snprintf(paths->history, sizeof(paths->history), "%s/history", dir);
 }
 
-void fault_must(bool good, const char *format, ...)
+void fault_die(const char *format, ...)
 {
     va_list args;
 
-    if (good)
-        return;
     va_start(args, format);
     (void)fprintf(stderr, "fault: ");
     (void)vfprintf(stderr, format, args);

@@ -101,7 +101,7 @@ bool wb_hex_decode(struct wb_str hex, void *ret_data, size_t len)
         if (hex_value(hex.ptr[i]) < 0)
             return false;
     for (size_t i = 0; i < len; i++)
-        out[i] = (unsigned char)((hex_value(hex.ptr[2 * i]) << 4) | hex_value(hex.ptr[2 * i + 1]));
+        out[i] = (unsigned char)(hex_value(hex.ptr[2 * i]) * 16 + hex_value(hex.ptr[2 * i + 1]));
     return true;
 }
 

@@ -241,7 +241,7 @@ static bool parse_offset(const char **p, const char *end, int64_t *ret_seconds)
     if (!digits(p, end, 2, &hours) || !literal(p, end, ':') || !digits(p, end, 2, &minutes) ||
         hours > 23 || minutes > 59)
         return false;
-    *ret_seconds = sign * (hours * 3600 + minutes * 60);
+    *ret_seconds = (int64_t)sign * (hours * 3600 + minutes * 60);
     return true;
 }
 
