@@ -199,9 +199,8 @@ void contract_subscribe(struct contract *c, struct contract_log *log, const char
         fail_msg("subscribe to %s: %s: %s", pattern, wb_err_name(err), why.text);
 }
 
-struct event_bus_subscription *
-contract_poll(struct contract *c, const char *pattern,
-              const struct event_bus_subscription_options *options)
+struct event_bus_subscription *contract_poll(struct contract *c, const char *pattern,
+                                             const struct event_bus_subscription_options *options)
 {
     struct event_bus_subscription_options o = {.start = EVENT_BUS_START_ALL};
     struct event_bus_subscription *subscription = NULL;

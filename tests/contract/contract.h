@@ -112,9 +112,8 @@ void contract_subscribe(struct contract *c, struct contract_log *log, const char
                         const struct event_bus_subscription_options *options);
 
 /** Subscribe to one pattern, to be polled; other options as above. */
-struct event_bus_subscription *
-contract_poll(struct contract *c, const char *pattern,
-              const struct event_bus_subscription_options *options);
+struct event_bus_subscription *contract_poll(struct contract *c, const char *pattern,
+                                             const struct event_bus_subscription_options *options);
 /** The next delivery, to be released; fails the test when none comes. */
 struct event_bus_delivery *contract_next(struct event_bus_subscription *subscription);
 /** The next delivery has this sequence and delivery count; it is acked and released. */
