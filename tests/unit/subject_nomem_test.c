@@ -67,6 +67,61 @@ static void index_add_out_of_memory_changes_nothing(void **state)
     subject_index_destroy(index);
 }
 
+/* Add single tokens that are new, as many as fit into the room that an index begins with. */
+static void assert_room_is_left(struct subject_index *index)
+{
+    test_nomem_after(0);
+    for (const char *c = "ABCDEFGH"; *c != '\0'; c++) {
+        wb_err err = subject_index_add(index, wb_str_n(c, 1), index);
+        test_nomem_after(err == WB_OK ? 0 : -1);
+        assert_ok(err);
+    }
+    test_nomem_after(-1);
+}
+
+static void assert_add_fails(struct subject_index *index, const char *pattern)
+{
+    test_nomem_after(0);
+    wb_err err = subject_index_add(index, wb_str(pattern), index);
+    test_nomem_after(-1);
+    assert_int_equal(err, WB_NOMEM);
+}
+
+static void index_add_failed_at_a_token_leaves_no_nodes(void **state)
+{
+    struct subject_index *index;
+
+    (void)state;
+    assert_ok(subject_index_create(&index));
+    assert_ok(subject_index_add(index, wb_str("a"), index));
+    for (const char *c = "bcdefghijklmnopqrstuvwxyz"; *c != '\0'; c++) {
+        char pattern[] = "?.a-token-beyond-sixteen-bytes";
+        pattern[0] = *c;
+        assert_add_fails(index, pattern);
+    }
+    assert_room_is_left(index);
+    subject_index_destroy(index);
+}
+
+static void index_add_failed_at_a_node_leaves_no_tokens(void **state)
+{
+    const struct wb_str filling =
+        wb_str("*.*.*.*.*.*.*.*.*.*.*"); /* with "a": all room for nodes */
+    struct subject_index *index;
+
+    (void)state;
+    assert_ok(subject_index_create(&index));
+    assert_ok(subject_index_add(index, wb_str("a"), index));
+    assert_ok(subject_index_add(index, filling, index));
+    for (const char *c = "bcdefghijklmnopqrstuvwxyz"; *c != '\0'; c++) {
+        char pattern[] = {*c, '\0'};
+        assert_add_fails(index, pattern);
+    }
+    assert_ok(subject_index_remove(index, filling, index));
+    assert_room_is_left(index);
+    subject_index_destroy(index);
+}
+
 static void index_remove_and_match_need_no_memory(void **state)
 {
     struct subject_index *index;
@@ -107,6 +162,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(index_create_out_of_memory_leaves_nothing_behind),
         cmocka_unit_test(index_add_out_of_memory_changes_nothing),
+        cmocka_unit_test(index_add_failed_at_a_token_leaves_no_nodes),
+        cmocka_unit_test(index_add_failed_at_a_node_leaves_no_tokens),
         cmocka_unit_test(index_remove_and_match_need_no_memory),
         cmocka_unit_test(subject_refused_without_memory_still_says_why),
     };
