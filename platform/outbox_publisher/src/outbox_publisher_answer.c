@@ -1,0 +1,155 @@
+/* What an answer of the bus means for a row, and for the lane. */
+#include <stdio.h>
+#include <string.h>
+
+#include "outbox_publisher_private.h"
+
+void outbox_publisher_judge(struct outbox_publisher_lane *lane, outbox_publisher_verdict verdict,
+                            const char *text)
+{
+    if (lane->verdict != OUTBOX_PUBLISHER_GOES_ON)
+        return;
+    lane->verdict = verdict;
+    (void)snprintf(lane->verdict_why.text, sizeof(lane->verdict_why.text), "%s", text);
+}
+
+void outbox_publisher_unmarked(struct outbox_publisher_lane *lane)
+{
+    if (lane->unmarked_mono_ns == 0)
+        lane->unmarked_mono_ns = outbox_publisher_now_ns(lane);
+}
+
+/* ---- rows that are refused ---------------------------------------------------------------------
+ */
+
+static int64_t retry_ms(struct outbox_publisher_lane *lane, uint32_t attempts)
+{
+    const int64_t base_ns = 200 * WB_MS, max_ns = 60 * WB_SEC;
+    unsigned doublings = attempts < 16 ? attempts : 16;
+    int64_t whole_ns = base_ns << doublings;
+
+    /* Half of it certain, half by chance: rows refused together do not come back together. */
+    whole_ns = whole_ns < max_ns ? whole_ns : max_ns;
+    return outbox_publisher_wall_ms(lane) +
+           (whole_ns / 2 + wb_backoff_ns(&lane->rng, 0, whole_ns / 2, whole_ns / 2)) / WB_MS;
+}
+
+void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uint64_t key_hash,
+                             bool for_good, const char *error)
+{
+    struct outbox_publisher_exception *one =
+        outbox_publisher_exceptions_find(&lane->exceptions, id);
+    uint32_t attempts = one != NULL ? one->attempts + 1 : 1;
+    bool park = for_good || attempts >= lane->publisher->max_attempts;
+
+    if (outbox_publisher_exceptions_put(&lane->exceptions, id, key_hash,
+                                        park ? OUTBOX_EXCEPTION_PARKED : OUTBOX_EXCEPTION_RETRY,
+                                        park ? 0 : retry_ms(lane, attempts), error) != WB_OK) {
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, "out of memory");
+        return;
+    }
+    outbox_publisher_exceptions_find(&lane->exceptions, id)->attempts = attempts;
+    outbox_publisher_unmarked(lane);
+    if (!park)
+        return;
+    observe_add(lane->publisher->parked, 1);
+    wb_log(WB_LOG_WARN, "outbox_publisher", "outbox=%s stream=%s row=%lld parked attempts=%u: %s",
+           lane->publisher->name, lane->stream, (long long)id, attempts, error);
+}
+
+/* ---- answers
+ * ------------------------------------------------------------------------------------- */
+
+static void acked(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
+{
+    WB_CRASH_POINT("outbox_publisher.acked");
+    if (sent->exception)
+        outbox_publisher_exceptions_done(&lane->exceptions, sent->row_id);
+    lane->acked_seq = sent->sequence;
+    memcpy(lane->acked_msg_id, sent->msg_id, WB_ID_SIZE);
+    lane->unmarked++;
+    lane->unmarked_bytes += sent->bytes;
+    lane->published++;
+    lane->probe = false;
+    lane->looks = 0;
+    lane->outages = 0;
+    if (lane->again_row == sent->row_id)
+        lane->again_row = 0;
+    lane->checked_mono_ns = outbox_publisher_now_ns(lane); /* the chain holds: that is a check */
+    outbox_publisher_unmarked(lane);
+    observe_add(lane->publisher->published, 1);
+}
+
+/* Stored, but not where the chain said it must be. */
+static void misplaced(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
+{
+    struct wb_why why;
+
+    if (sent->duplicate) {
+        lane->duplicate_row = sent->row_id;
+        lane->duplicate_seq = sent->sequence;
+    }
+    (void)wb_fail(&why, WB_CONFLICT,
+                  "row %lld should have become sequence %llu of stream %s, the bus says %s%llu%s",
+                  (long long)sent->row_id, (unsigned long long)sent->expected, lane->stream,
+                  sent->duplicate ? "duplicate of " : "", (unsigned long long)sent->sequence,
+                  sent->stream_right ? "" : " of another stream");
+    outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
+}
+
+static void failed(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
+{
+    struct wb_why why;
+
+    outbox_publisher_flight_why(lane->flight, &why);
+    switch (sent->err) {
+    case WB_INVALID:
+    case WB_TOO_BIG:
+    case WB_DENIED:
+        outbox_publisher_refuse(lane, sent->row_id, sent->key_hash, false, why.text);
+        lane->looks = 0; /* this row will not be sent again at once: that is progress */
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
+        break;
+    case WB_CONFLICT:
+    case WB_TIMEOUT:
+    case WB_UNKNOWN:
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
+        break;
+    default:
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, why.text);
+        break;
+    }
+}
+
+/* The cursor must stay before it. */
+static void in_vain(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
+{
+    if (lane->failed_id == 0 && !sent->exception &&
+        outbox_publisher_exceptions_find(&lane->exceptions, sent->row_id) == NULL)
+        lane->failed_id = sent->row_id;
+}
+
+bool outbox_publisher_collect(struct outbox_publisher_lane *lane)
+{
+    struct outbox_publisher_sent sent;
+    bool any = false;
+
+    for (; outbox_publisher_flight_take(lane->flight, &sent); any = true) {
+        bool broken = lane->verdict != OUTBOX_PUBLISHER_GOES_ON;
+        bool in_place = sent.err == WB_OK && !sent.duplicate && sent.stream_right &&
+                        sent.sequence == sent.expected;
+        if (!broken && in_place) {
+            acked(lane, &sent);
+            continue;
+        }
+        /* Behind a broken link of the chain an answer tells nothing; reading back will. */
+        if (!broken && sent.err != WB_OK)
+            failed(lane, &sent);
+        else if (!broken)
+            misplaced(lane, &sent);
+        in_vain(lane, &sent);
+    }
+    if (any)
+        lane->news_mono_ns = outbox_publisher_now_ns(lane);
+    return any;
+}

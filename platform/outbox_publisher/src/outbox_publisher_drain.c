@@ -1,0 +1,387 @@
+/* DRAIN: read a batch, sync the log, send it chained, mark what is acknowledged. */
+#include <stdio.h>
+#include <string.h>
+
+#include "outbox_publisher_private.h"
+
+#define MARK_AFTER_NS  (50 * WB_MS) /* the longest an ack waits for its mark */
+#define IDLE_AFTER_NS  (5 * WB_MS)  /* nothing new for so long: mark, it disturbs nobody */
+#define CHECK_EVERY_NS (5 * WB_SEC)
+#define TICK_NS        WB_SEC
+
+enum { LOOKS_MAX = 3 }; /* without an ack between, before it is called an outage */
+
+void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
+{
+    lane->batch.count = lane->batch.next = lane->batch.used = 0;
+    lane->verdict = OUTBOX_PUBLISHER_GOES_ON;
+    lane->read_id = lane->cursor.last_id;
+    lane->chain_seq = lane->cursor.last_seq;
+    lane->acked_seq = lane->cursor.last_seq;
+    lane->failed_id = 0;
+    lane->probe = true;
+    lane->unmarked = lane->unmarked_bytes = 0;
+    lane->unmarked_mono_ns = 0;
+    lane->dry = false;
+    outbox_publisher_exceptions_land(&lane->exceptions);
+}
+
+static bool batch_empty(const struct outbox_publisher_lane *lane)
+{
+    return lane->batch.next == lane->batch.count;
+}
+
+static bool exceptions_due(const struct outbox_publisher_lane *lane)
+{
+    return lane->exceptions.count > 0 &&
+           (lane->exceptions.due_stale || lane->exception_due_ms <= outbox_publisher_wall_ms(lane));
+}
+
+bool outbox_publisher_idle(const struct outbox_publisher_lane *lane)
+{
+    return batch_empty(lane) && lane->dry && !exceptions_due(lane) &&
+           outbox_publisher_flight_count(lane->flight) == 0;
+}
+
+int64_t outbox_publisher_done_id(const struct outbox_publisher_lane *lane)
+{
+    int64_t open = lane->failed_id;
+
+    if (open == 0)
+        open = outbox_publisher_flight_oldest(lane->flight);
+    for (size_t i = lane->batch.next; open == 0 && i < lane->batch.count; i++)
+        if (!lane->batch.items[i].exception)
+            open = lane->batch.items[i].row.id;
+    return open != 0 ? open - 1 : lane->read_id;
+}
+
+/* ---- marking ----------------------------------------------------------------------------------
+ */
+
+static bool mark_wanted(const struct outbox_publisher_lane *lane)
+{
+    return lane->unmarked_mono_ns != 0;
+}
+
+wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *why)
+{
+    struct outbox_publisher_cursor cursor = lane->cursor;
+
+    cursor.last_id = outbox_publisher_done_id(lane);
+    if (lane->unmarked > 0) {
+        cursor.last_seq = lane->acked_seq;
+        memcpy(cursor.last_msg_id, lane->acked_msg_id, WB_ID_SIZE);
+        cursor.last_msg_id_len = WB_ID_SIZE;
+    }
+    WB_CRASH_POINT("outbox_publisher.before_mark");
+    wb_err err =
+        outbox_publisher_store_write(lane->store, lane->stream, &cursor, &lane->exceptions, why);
+    if (err != WB_OK)
+        return err;
+    WB_CRASH_POINT("outbox_publisher.marked");
+    lane->cursor = cursor;
+    lane->unmarked = lane->unmarked_bytes = 0;
+    lane->unmarked_mono_ns = 0;
+    lane->database_failures = 0;
+    return WB_OK;
+}
+
+/* When the next mark is due; INT64_MAX: nothing to mark. */
+static int64_t mark_due_ns(const struct outbox_publisher_lane *lane)
+{
+    const struct outbox_publisher *publisher = lane->publisher;
+    size_t many = (publisher->window + 1) / 2;
+
+    if (!mark_wanted(lane))
+        return INT64_MAX;
+    many = many < OUTBOX_PUBLISHER_MARK_COUNT ? many : OUTBOX_PUBLISHER_MARK_COUNT;
+    if (lane->unmarked >= many || 2 * lane->unmarked_bytes >= publisher->window_bytes)
+        return 0;
+    int64_t due = lane->unmarked_mono_ns + MARK_AFTER_NS;
+    if (outbox_publisher_idle(lane)) {
+        int64_t idle = publisher->manual ? 0 : lane->news_mono_ns + IDLE_AFTER_NS;
+        due = idle < due ? idle : due;
+    }
+    return due;
+}
+
+static bool mark_if_due(struct outbox_publisher_lane *lane)
+{
+    struct wb_why why;
+
+    if (mark_due_ns(lane) > outbox_publisher_now_ns(lane))
+        return false;
+    lane->probe = lane->probe || outbox_publisher_idle(lane);
+    switch (outbox_publisher_mark(lane, &why)) {
+    case WB_OK:
+        break;
+    case WB_CONFLICT:
+        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_FENCED, why.text);
+        break;
+    case WB_UNKNOWN: /* the cursor tells whether it happened */
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
+        break;
+    default:
+        outbox_publisher_lane_ours(lane, why.text);
+        break;
+    }
+    return true;
+}
+
+/* ---- sending ------------------------------------------------------------------------------------
+ */
+
+/*
+ * The first message after a pause goes alone. Had somebody else written to the stream meanwhile, a
+ * second one behind it would expect just the sequence that the intruder made, and be stored before
+ * the first. (An intruder in the midst of a burst can still do that: a stream has one writer.)
+ */
+static bool window_open(const struct outbox_publisher_lane *lane)
+{
+    size_t count = outbox_publisher_flight_count(lane->flight) + lane->unmarked;
+    size_t bytes = outbox_publisher_flight_bytes(lane->flight) + lane->unmarked_bytes;
+
+    if (lane->probe && outbox_publisher_flight_count(lane->flight) > 0)
+        return false;
+    return count < lane->publisher->window && bytes < lane->publisher->window_bytes;
+}
+
+/* Since the batch was read an older row of the key may have been refused. */
+static bool key_stopped(struct outbox_publisher_lane *lane,
+                        const struct outbox_publisher_item *item)
+{
+    bool stop = false;
+
+    if (item->exception)
+        return outbox_publisher_exceptions_older(&lane->exceptions, item->row.id, item->key_hash);
+    wb_err err = outbox_publisher_exceptions_stop(&lane->exceptions, item->key_hash, &stop);
+    if (err == WB_OK && stop)
+        err = outbox_publisher_exceptions_put(&lane->exceptions, item->row.id, item->key_hash,
+                                              OUTBOX_EXCEPTION_BLOCKED, 0, NULL);
+    if (stop)
+        outbox_publisher_unmarked(lane);
+    if (err != WB_OK)
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, wb_err_text(err));
+    return stop || err != WB_OK;
+}
+
+static wb_err envelope_of(const struct outbox_publisher_lane *lane,
+                          const struct outbox_publisher_item *item,
+                          struct outbox_envelope *ret_envelope, struct wb_why *why)
+{
+    struct message_header headers[MESSAGE_HEADERS_MAX];
+    size_t count = 0;
+
+    if (item->too_big)
+        return wb_fail(why, WB_TOO_BIG, "the payload has %zu bytes, the bus takes at most %zu",
+                       item->row.payload.len, lane->max_payload);
+    wb_err err = message_headers_parse(item->row.headers, headers, &count, why);
+    if (err == WB_OK)
+        err = outbox_envelope_make(&item->row,
+                                   outbox_publisher_source_of(&lane->sources, item->row.id),
+                                   headers, count, lane->max_payload, ret_envelope, why);
+    if (err != WB_OK || lane->again_row != item->row.id)
+        return err;
+    /* The bus calls the id known, yet does not have the event: its first 32 digits stay. */
+    (void)snprintf(ret_envelope->msg_id + WB_ID_TEXT - 1,
+                   sizeof(ret_envelope->msg_id) - (WB_ID_TEXT - 1), "-%u", lane->again_count);
+    ret_envelope->message.msg_id = wb_str(ret_envelope->msg_id);
+    return WB_OK;
+}
+
+static void item_send(struct outbox_publisher_lane *lane, const struct outbox_publisher_item *item,
+                      const struct message *msg)
+{
+    const struct event_bus_publish_options options = {.timeout_ns = lane->publisher->ack_timeout_ns,
+                                                      .expect_last_seq = true,
+                                                      .last_seq = lane->chain_seq};
+    struct outbox_publisher_sent sent = {.row_id = item->row.id,
+                                         .key_hash = item->key_hash,
+                                         .expected = lane->chain_seq + 1,
+                                         .bytes = msg->payload.len + message_header_bytes(msg),
+                                         .exception = item->exception};
+    struct wb_why why = {.text = ""};
+
+    memcpy(sent.msg_id, item->row.msg_id, WB_ID_SIZE);
+    wb_err err = outbox_publisher_flight_send(lane->flight, lane->publisher->bus, msg, &options,
+                                              &sent, &why);
+    if (err == WB_INVALID || err == WB_TOO_BIG || err == WB_DENIED) {
+        outbox_publisher_refuse(lane, item->row.id, item->key_hash, false, why.text);
+        return;
+    }
+    if (err != WB_OK) {
+        lane->batch.next--; /* not sent: it stays the first to go */
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, why.text);
+        return;
+    }
+    WB_CRASH_POINT("outbox_publisher.sent");
+    lane->chain_seq++;
+    if (item->exception)
+        outbox_publisher_exceptions_depart(&lane->exceptions, item->row.id);
+}
+
+static void item_handle(struct outbox_publisher_lane *lane,
+                        const struct outbox_publisher_item *item)
+{
+    struct outbox_envelope envelope;
+    struct wb_why why;
+
+    if (key_stopped(lane, item))
+        return;
+    if (item->doubtful && !outbox_publisher_route_resolve(lane, item))
+        return;
+    wb_err err = envelope_of(lane, item, &envelope, &why);
+    if (err != WB_OK)
+        outbox_publisher_refuse(lane, item->row.id, item->key_hash, err == WB_INVALID, why.text);
+    else
+        item_send(lane, item, &envelope.message);
+}
+
+static bool send_batch(struct outbox_publisher_lane *lane)
+{
+    bool any = false;
+
+    while (!batch_empty(lane) && lane->verdict == OUTBOX_PUBLISHER_GOES_ON && window_open(lane)) {
+        item_handle(lane, &lane->batch.items[lane->batch.next++]);
+        any = true;
+    }
+    if (any)
+        lane->news_mono_ns = outbox_publisher_now_ns(lane);
+    return any;
+}
+
+/* ---- reading
+ * ------------------------------------------------------------------------------------- */
+
+/* Nothing leaves before the log it was read from is on disk: after a power cut a number could be
+ * given to another row while the stream holds the first. */
+static bool batch_sync(struct outbox_publisher_lane *lane)
+{
+    struct wb_why why;
+
+    if (lane->synced || batch_empty(lane))
+        return true;
+    if (db_barrier_sync(lane->barrier, &why) != WB_OK) {
+        outbox_publisher_lane_ours(lane, why.text);
+        return false;
+    }
+    WB_CRASH_POINT("outbox_publisher.synced");
+    observe_add(lane->publisher->barriers, 1);
+    lane->synced = true;
+    return true;
+}
+
+static bool batch_fill(struct outbox_publisher_lane *lane)
+{
+    struct wb_why why = {.text = ""};
+    int64_t before_id = lane->read_id;
+
+    if (!batch_empty(lane) || (lane->dry && !exceptions_due(lane)))
+        return false;
+    wb_err err = outbox_publisher_batch_read(lane, &why);
+    if (err != WB_OK) {
+        outbox_publisher_lane_ours(lane, why.text[0] != '\0' ? why.text : wb_err_text(err));
+        lane->batch.count = lane->batch.next = 0;
+        lane->read_id = before_id;
+        return false;
+    }
+    lane->synced = false;
+    if (lane->batch.count > 0)
+        WB_CRASH_POINT("outbox_publisher.read");
+    return lane->batch.count > 0 || lane->read_id != before_id;
+}
+
+/* ---- the state
+ * ------------------------------------------------------------------------------------ */
+
+/* Sending has ended; once all is answered, go where the verdict says. */
+static bool conclude(struct outbox_publisher_lane *lane)
+{
+    struct wb_why why;
+
+    if (outbox_publisher_flight_count(lane->flight) > 0)
+        return false;
+    /* A mark that fails here costs nothing: what it would have said is read back. */
+    if (mark_wanted(lane) && outbox_publisher_mark(lane, &why) == WB_CONFLICT) {
+        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_FENCED, why.text);
+        return true;
+    }
+    if (lane->verdict == OUTBOX_PUBLISHER_LOOKS && ++lane->looks <= LOOKS_MAX)
+        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_CHECK, NULL);
+    else
+        outbox_publisher_lane_outage(lane, lane->verdict_why.text);
+    return true;
+}
+
+/* Once a second: what status pages and alerts are to see, and rows of other streams to pass. */
+static void tick(struct outbox_publisher_lane *lane, int64_t now)
+{
+    int64_t last_id = 0, created_ms = 0, done_id = outbox_publisher_done_id(lane);
+
+    if (now < lane->tick_mono_ns)
+        return;
+    lane->tick_mono_ns = now + TICK_NS;
+    if (done_id > lane->cursor.last_id)
+        outbox_publisher_unmarked(lane);
+    if (outbox_publisher_store_measure(lane->store, done_id, &last_id, &created_ms, NULL) != WB_OK)
+        return;
+    lane->pending = last_id - done_id;
+    observe_set(lane->publisher->pending, lane->pending);
+    observe_set_ns(lane->publisher->oldest,
+                   created_ms > 0 ? (outbox_publisher_wall_ms(lane) - created_ms) * WB_MS : 0);
+}
+
+static bool check_due(struct outbox_publisher_lane *lane, int64_t now)
+{
+    if (!outbox_publisher_idle(lane) || mark_wanted(lane))
+        return false;
+    if (!atomic_exchange(&lane->reload, false) && now < lane->checked_mono_ns + CHECK_EVERY_NS)
+        return false;
+    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_CHECK, NULL);
+    return true;
+}
+
+bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
+{
+    int64_t now = outbox_publisher_now_ns(lane);
+    bool did = outbox_publisher_collect(lane);
+
+    if (atomic_exchange(&lane->bus_changed, false))
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, "the connection has changed");
+    if (lane->verdict != OUTBOX_PUBLISHER_GOES_ON)
+        return conclude(lane) || did;
+    if (now < lane->database_retry_mono_ns)
+        return did;
+    lane->database_retry_mono_ns = 0;
+    if (batch_sync(lane))
+        did = send_batch(lane) || did;
+    if (lane->verdict == OUTBOX_PUBLISHER_GOES_ON && lane->database_retry_mono_ns == 0)
+        did = batch_fill(lane) || did;
+    tick(lane, now);
+    if (lane->database_retry_mono_ns == 0)
+        did = mark_if_due(lane) || did;
+    if (lane->state == OUTBOX_PUBLISHER_DRAIN && lane->verdict == OUTBOX_PUBLISHER_GOES_ON)
+        did = check_due(lane, now) || did;
+    return did;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane)
+{
+    int64_t now = outbox_publisher_now_ns(lane);
+    int64_t until = earlier(lane->tick_mono_ns, lane->checked_mono_ns + CHECK_EVERY_NS);
+
+    if (lane->database_retry_mono_ns != 0)
+        return lane->database_retry_mono_ns - now;
+    until = earlier(until, mark_due_ns(lane));
+    if (lane->exceptions.count > 0 && lane->exception_due_ms < INT64_MAX) {
+        int64_t wait_ms = lane->exception_due_ms - outbox_publisher_wall_ms(lane);
+        if (wait_ms < TICK_NS / WB_MS)
+            until = earlier(until, now + wait_ms * WB_MS);
+    }
+    return until - now;
+}

@@ -1,0 +1,329 @@
+#include "outbox_publisher_exceptions.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+uint64_t outbox_publisher_key_hash(struct wb_str key)
+{
+    uint64_t hash = key.len > 0 ? wb_hash(key.ptr, key.len) : 0;
+
+    /* Two keys of one hash would only wait for each other. */
+    return hash == 0 && key.len > 0 ? 1 : hash;
+}
+
+static uint64_t *keys_slot(const struct outbox_publisher_keys *keys, uint64_t hash)
+{
+    size_t at = (size_t)(hash * UINT64_C(0x9e3779b97f4a7c15)) & (keys->capacity - 1);
+
+    while (keys->slots[at] != 0 && keys->slots[at] != hash)
+        at = (at + 1) & (keys->capacity - 1);
+    return &keys->slots[at];
+}
+
+static bool keys_has(const struct outbox_publisher_keys *keys, uint64_t hash)
+{
+    return hash != 0 && keys->count > 0 && *keys_slot(keys, hash) == hash;
+}
+
+/* Empties the set and makes room for n members. */
+static wb_err keys_reset(struct outbox_publisher_keys *keys, size_t n)
+{
+    size_t capacity = 16;
+
+    while (capacity < 2 * n)
+        capacity *= 2;
+    if (capacity > keys->capacity) {
+        uint64_t *slots = calloc(capacity, sizeof(*slots));
+        if (slots == NULL)
+            return WB_NOMEM;
+        free(keys->slots);
+        keys->slots = slots;
+        keys->capacity = capacity;
+    } else if (keys->count > 0) {
+        memset(keys->slots, 0, keys->capacity * sizeof(*keys->slots));
+    }
+    keys->count = 0;
+    return WB_OK;
+}
+
+static void keys_add(struct outbox_publisher_keys *keys, uint64_t hash)
+{
+    if (hash == 0)
+        return;
+    uint64_t *slot = keys_slot(keys, hash);
+    keys->count += *slot == 0 ? 1 : 0;
+    *slot = hash;
+}
+
+static void keys_free(struct outbox_publisher_keys *keys)
+{
+    free(keys->slots);
+    *keys = (struct outbox_publisher_keys){0};
+}
+
+/* ---- the list -------------------------------------------------------------------------------- */
+
+static void changed(struct outbox_publisher_exceptions *self)
+{
+    self->stopped_stale = true;
+    self->due_stale = true;
+}
+
+void outbox_publisher_exceptions_clear(struct outbox_publisher_exceptions *self)
+{
+    for (size_t i = 0; i < self->count; i++)
+        free(self->list[i].error);
+    self->count = 0;
+    self->dirty = 0;
+    self->lost = 0;
+    changed(self);
+}
+
+void outbox_publisher_exceptions_free(struct outbox_publisher_exceptions *self)
+{
+    outbox_publisher_exceptions_clear(self);
+    keys_free(&self->stopped);
+    keys_free(&self->scan);
+    free(self->list);
+    *self = (struct outbox_publisher_exceptions){0};
+}
+
+/* Where id stands, or would stand. */
+static size_t position_of(const struct outbox_publisher_exceptions *self, int64_t id)
+{
+    size_t low = 0, high = self->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (self->list[middle].id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct outbox_publisher_exception *
+outbox_publisher_exceptions_find(struct outbox_publisher_exceptions *self, int64_t id)
+{
+    size_t at = position_of(self, id);
+
+    return at < self->count && self->list[at].id == id ? &self->list[at] : NULL;
+}
+
+static bool grow(struct outbox_publisher_exceptions *self)
+{
+    if (self->count < self->capacity)
+        return true;
+    size_t capacity = self->capacity > 0 ? 2 * self->capacity : 16;
+    struct outbox_publisher_exception *list = realloc(self->list, capacity * sizeof(*list));
+    if (list == NULL)
+        return false;
+    self->list = list;
+    self->capacity = capacity;
+    return true;
+}
+
+static struct outbox_publisher_exception *insert(struct outbox_publisher_exceptions *self,
+                                                 int64_t id)
+{
+    size_t at = position_of(self, id);
+
+    if (at < self->count && self->list[at].id == id)
+        return &self->list[at];
+    if (!grow(self))
+        return NULL;
+    memmove(&self->list[at + 1], &self->list[at], (self->count - at) * sizeof(*self->list));
+    self->list[at] = (struct outbox_publisher_exception){
+        .id = id, .state = OUTBOX_EXCEPTION_EXPIRED}; /* a state that neither stops nor counts */
+    self->count++;
+    return &self->list[at];
+}
+
+static void state_set(struct outbox_publisher_exceptions *self,
+                      struct outbox_publisher_exception *one, outbox_exception_state state)
+{
+    self->lost -= one->state == OUTBOX_EXCEPTION_LOST ? 1 : 0;
+    self->lost += state == OUTBOX_EXCEPTION_LOST ? 1 : 0;
+    one->state = state;
+    changed(self);
+}
+
+static void dirty_set(struct outbox_publisher_exceptions *self,
+                      struct outbox_publisher_exception *one)
+{
+    self->dirty += one->dirty ? 0 : 1;
+    one->dirty = true;
+    changed(self);
+}
+
+wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self,
+                                        const struct outbox_publisher_exception *loaded)
+{
+    struct outbox_publisher_exception *one = insert(self, loaded->id);
+
+    if (one == NULL)
+        return WB_NOMEM;
+    one->key_hash = loaded->key_hash;
+    one->next_ms = loaded->next_ms;
+    one->attempts = loaded->attempts;
+    state_set(self, one, loaded->state);
+    return WB_OK;
+}
+
+wb_err outbox_publisher_exceptions_put(struct outbox_publisher_exceptions *self, int64_t id,
+                                       uint64_t key_hash, outbox_exception_state state,
+                                       int64_t next_ms, const char *error)
+{
+    char *copy = wb_str_dup(wb_str(error != NULL ? error : ""));
+    struct outbox_publisher_exception *one = copy != NULL ? insert(self, id) : NULL;
+
+    if (one == NULL) {
+        free(copy);
+        return WB_NOMEM;
+    }
+    free(one->error);
+    one->error = copy;
+    one->key_hash = key_hash;
+    one->next_ms = next_ms;
+    one->in_flight = false;
+    state_set(self, one, state);
+    dirty_set(self, one);
+    return WB_OK;
+}
+
+void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id)
+{
+    struct outbox_publisher_exception *one = outbox_publisher_exceptions_find(self, id);
+
+    if (one == NULL || one->gone)
+        return;
+    one->gone = true;
+    one->in_flight = false;
+    state_set(self, one, OUTBOX_EXCEPTION_EXPIRED);
+    dirty_set(self, one);
+}
+
+void outbox_publisher_exceptions_depart(struct outbox_publisher_exceptions *self, int64_t id)
+{
+    struct outbox_publisher_exception *one = outbox_publisher_exceptions_find(self, id);
+
+    if (one == NULL)
+        return;
+    one->in_flight = true;
+    self->stopped_stale = true;
+}
+
+void outbox_publisher_exceptions_land(struct outbox_publisher_exceptions *self)
+{
+    for (size_t i = 0; i < self->count; i++)
+        self->list[i].in_flight = false;
+    changed(self);
+}
+
+void outbox_publisher_exceptions_written(struct outbox_publisher_exceptions *self)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < self->count && self->dirty > 0; i++) {
+        struct outbox_publisher_exception *one = &self->list[i];
+        free(one->error);
+        one->error = NULL;
+        one->dirty = false;
+        if (!one->gone)
+            self->list[kept++] = *one;
+    }
+    if (self->dirty > 0)
+        self->count = kept;
+    self->dirty = 0;
+    changed(self);
+}
+
+/* ---- order within a key ---------------------------------------------------------------------- */
+
+/* On its way it stops nobody: what follows is chained behind it and fails if it fails. */
+static bool stops_key(const struct outbox_publisher_exception *one)
+{
+    if (one->gone || one->in_flight)
+        return false;
+    return one->state == OUTBOX_EXCEPTION_LOST || one->state == OUTBOX_EXCEPTION_RETRY ||
+           one->state == OUTBOX_EXCEPTION_BLOCKED || one->state == OUTBOX_EXCEPTION_PARKED;
+}
+
+wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, uint64_t key_hash,
+                                        bool *ret_stop)
+{
+    if (self->count == 0 || key_hash == 0) {
+        *ret_stop = false;
+        return WB_OK;
+    }
+    if (self->stopped_stale) {
+        if (keys_reset(&self->stopped, self->count) != WB_OK)
+            return WB_NOMEM;
+        for (size_t i = 0; i < self->count; i++)
+            if (stops_key(&self->list[i]))
+                keys_add(&self->stopped, self->list[i].key_hash);
+        self->stopped_stale = false;
+    }
+    *ret_stop = keys_has(&self->stopped, key_hash);
+    return WB_OK;
+}
+
+bool outbox_publisher_exceptions_older(const struct outbox_publisher_exceptions *self, int64_t id,
+                                       uint64_t key_hash)
+{
+    for (size_t i = 0; key_hash != 0 && i < self->count && self->list[i].id < id; i++)
+        if (self->list[i].key_hash == key_hash && stops_key(&self->list[i]))
+            return true;
+    return false;
+}
+
+/* When this one may be sent if its key is free; INT64_MAX: not by itself. */
+static int64_t due_ms(const struct outbox_publisher_exception *one)
+{
+    if (one->gone || one->in_flight)
+        return INT64_MAX;
+    switch (one->state) {
+    case OUTBOX_EXCEPTION_LOST:
+    case OUTBOX_EXCEPTION_BLOCKED:
+        return 0;
+    case OUTBOX_EXCEPTION_WAITING:
+    case OUTBOX_EXCEPTION_RETRY:
+        return one->next_ms;
+    case OUTBOX_EXCEPTION_PARKED:
+    case OUTBOX_EXCEPTION_EXPIRED:
+    case OUTBOX_EXCEPTION_CANCELLED:
+        break;
+    }
+    return INT64_MAX;
+}
+
+wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self, int64_t now_ms,
+                                       size_t max, int64_t *ret_ids, size_t *ret_count,
+                                       int64_t *ret_next_ms)
+{
+    int64_t next_ms = INT64_MAX;
+    size_t count = 0;
+
+    if (keys_reset(&self->scan, self->count) != WB_OK)
+        return WB_NOMEM;
+    self->due_stale = false;
+    for (size_t i = 0; i < self->count; i++) {
+        const struct outbox_publisher_exception *one = &self->list[i];
+        int64_t due = keys_has(&self->scan, one->key_hash) ? INT64_MAX : due_ms(one);
+        if (due <= now_ms && count < max) {
+            ret_ids[count++] = one->id;
+            continue;
+        }
+        if (due < next_ms)
+            next_ms = due <= now_ms ? 0 : due;
+        if (stops_key(one))
+            keys_add(&self->scan, one->key_hash);
+    }
+    *ret_count = count;
+    *ret_next_ms = next_ms;
+    return WB_OK;
+}

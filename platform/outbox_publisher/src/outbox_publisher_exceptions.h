@@ -1,0 +1,92 @@
+/*
+ * outbox_publisher_exceptions.h - the rows of one lane that left the straight path, in memory.
+ *
+ * Loaded from outbox_exception at each check, changed here, and written back in the transaction
+ * that moves the cursor. Order within a key is kept strictly: a row of a key with an older one in
+ * retry, parked or blocked waits, parked ones included, until somebody decides about them.
+ */
+#ifndef OUTBOX_PUBLISHER_EXCEPTIONS_H
+#define OUTBOX_PUBLISHER_EXCEPTIONS_H
+
+#include "waybill/outbox_impl.h"
+
+struct outbox_publisher_exception {
+    int64_t id;
+    uint64_t key_hash; /* 0: no key */
+    int64_t next_ms;   /* waiting, retry: not before */
+    uint32_t attempts;
+    outbox_exception_state state;
+    bool in_flight;
+    bool dirty;  /* differs from the table */
+    bool gone;   /* stored: to be deleted from the table */
+    char *error; /* owned; NULL while not dirty */
+};
+
+/* A set of key hashes; 0 is never a member. */
+struct outbox_publisher_keys {
+    uint64_t *slots; /* owned; 0: free */
+    size_t capacity; /* a power of two, or 0 */
+    size_t count;
+};
+
+struct outbox_publisher_exceptions {
+    struct outbox_publisher_exception *list; /* owned; by rising id */
+    size_t count, capacity;
+    size_t dirty;
+    size_t lost;                          /* of state lost */
+    struct outbox_publisher_keys stopped; /* keys that let no row of the straight path pass */
+    bool stopped_stale;
+    bool due_stale;                    /* something changed since _due() */
+    struct outbox_publisher_keys scan; /* scratch of _due() */
+};
+
+void outbox_publisher_exceptions_clear(struct outbox_publisher_exceptions *self);
+void outbox_publisher_exceptions_free(struct outbox_publisher_exceptions *self);
+
+/** NULL when there is none. Valid until the next _put() or _written(). */
+struct outbox_publisher_exception *
+outbox_publisher_exceptions_find(struct outbox_publisher_exceptions *self, int64_t id);
+
+/** As read from the table. WB_NOMEM. */
+wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self,
+                                        const struct outbox_publisher_exception *loaded);
+
+/** Add or change one; attempts stay what they are, or 0. error is copied; NULL: "". WB_NOMEM. */
+wb_err outbox_publisher_exceptions_put(struct outbox_publisher_exceptions *self, int64_t id,
+                                       uint64_t key_hash, outbox_exception_state state,
+                                       int64_t next_ms, const char *error);
+
+/** The row is stored in the stream, or no longer there: forget it. */
+void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id);
+
+/** It was sent. */
+void outbox_publisher_exceptions_depart(struct outbox_publisher_exceptions *self, int64_t id);
+
+/** None is on its way any more. */
+void outbox_publisher_exceptions_land(struct outbox_publisher_exceptions *self);
+
+/** The dirty ones are in the table now. */
+void outbox_publisher_exceptions_written(struct outbox_publisher_exceptions *self);
+
+/** Must a row of the straight path with this key wait? WB_NOMEM. */
+wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, uint64_t key_hash,
+                                        bool *ret_stop);
+
+/** Is there an older one of the key that must go first and is not on its way? */
+bool outbox_publisher_exceptions_older(const struct outbox_publisher_exceptions *self, int64_t id,
+                                       uint64_t key_hash);
+
+/**
+ * Those that may be sent now, by rising id.
+ *
+ * @param ret_ids      room for max.
+ * @param ret_next_ms  when the next one falls due; INT64_MAX: none. 0 when more are due than max.
+ */
+wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self, int64_t now_ms,
+                                       size_t max, int64_t *ret_ids, size_t *ret_count,
+                                       int64_t *ret_next_ms);
+
+/** Hash of a key; 0 for none. */
+uint64_t outbox_publisher_key_hash(struct wb_str key);
+
+#endif /* OUTBOX_PUBLISHER_EXCEPTIONS_H */

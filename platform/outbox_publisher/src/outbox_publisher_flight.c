@@ -1,0 +1,218 @@
+#include "outbox_publisher_flight.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct slot {
+    struct outbox_publisher_flight *flight; /* constant */
+    struct outbox_publisher_sent sent;      /* the answer's part: guarded by mutex */
+    bool answered;                          /* guarded by mutex */
+};
+
+struct outbox_publisher_flight {
+    struct slot *slots;                  /* constant; a ring of capacity */
+    size_t capacity;                     /* constant */
+    int fd;                              /* constant */
+    char stream[EVENT_BUS_NAME_MAX + 1]; /* constant */
+
+    size_t head, count, bytes; /* the lane's */
+
+    pthread_mutex_t mutex;
+    size_t references; /* guarded by mutex: the lane and each answer to come */
+    bool sleeping;     /* guarded by mutex */
+    bool failed;       /* guarded by mutex */
+    struct wb_why why; /* guarded by mutex */
+};
+
+wb_err outbox_publisher_flight_create(size_t capacity, const char *stream,
+                                      struct outbox_publisher_flight **ret_flight,
+                                      struct wb_why *why)
+{
+    struct outbox_publisher_flight *self = calloc(1, sizeof(*self));
+
+    if (self == NULL)
+        return wb_fail(why, WB_NOMEM, "publisher of stream %s: out of memory", stream);
+    self->slots = calloc(capacity, sizeof(*self->slots));
+    if (self->slots == NULL) {
+        free(self);
+        return wb_fail(why, WB_NOMEM, "publisher of stream %s: out of memory", stream);
+    }
+    self->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (self->fd < 0) {
+        int code = errno;
+        free(self->slots);
+        free(self);
+        return wb_fail(why, WB_IO, "publisher of stream %s: eventfd: %s", stream, strerror(code));
+    }
+    for (size_t i = 0; i < capacity; i++)
+        self->slots[i].flight = self;
+    self->capacity = capacity;
+    self->references = 1;
+    memcpy(self->stream, stream, strlen(stream) + 1);
+    (void)pthread_mutex_init(&self->mutex, NULL);
+    *ret_flight = self;
+    return WB_OK;
+}
+
+static void flight_free(struct outbox_publisher_flight *self)
+{
+    (void)pthread_mutex_destroy(&self->mutex);
+    (void)close(self->fd);
+    free(self->slots);
+    free(self);
+}
+
+static void reference_drop(struct outbox_publisher_flight *self)
+{
+    pthread_mutex_lock(&self->mutex);
+    assert(self->references > 0);
+    bool last = --self->references == 0;
+    pthread_mutex_unlock(&self->mutex);
+    if (last)
+        flight_free(self);
+}
+
+void outbox_publisher_flight_release(struct outbox_publisher_flight *flight)
+{
+    if (flight != NULL)
+        reference_drop(flight);
+}
+
+void outbox_publisher_flight_kick(struct outbox_publisher_flight *flight)
+{
+    const uint64_t one = 1;
+
+    /* Fails only when the counter is full, and then the lane is awake. */
+    if (write(flight->fd, &one, sizeof(one)) < 0)
+        return;
+}
+
+static void answered(void *ctx, wb_err err, const struct event_bus_ack_info *ack,
+                     const struct wb_why *why)
+{
+    struct slot *slot = ctx;
+    struct outbox_publisher_flight *self = slot->flight;
+
+    pthread_mutex_lock(&self->mutex);
+    slot->sent.err = err;
+    if (err == WB_OK) {
+        slot->sent.stream_right = strcmp(ack->stream, self->stream) == 0;
+        slot->sent.sequence = ack->sequence;
+        slot->sent.duplicate = ack->duplicate;
+    } else if (!self->failed) {
+        self->failed = true;
+        if (why != NULL)
+            self->why = *why;
+        else
+            (void)wb_fail(&self->why, err, "%s", wb_err_text(err));
+    }
+    slot->answered = true;
+    bool wake = self->sleeping;
+    self->sleeping = false;
+    pthread_mutex_unlock(&self->mutex);
+    if (wake)
+        outbox_publisher_flight_kick(self);
+    reference_drop(self);
+}
+
+wb_err outbox_publisher_flight_send(struct outbox_publisher_flight *flight, struct event_bus *bus,
+                                    const struct message *msg,
+                                    const struct event_bus_publish_options *options,
+                                    const struct outbox_publisher_sent *sent, struct wb_why *why)
+{
+    assert(flight->count < flight->capacity);
+
+    struct slot *slot = &flight->slots[(flight->head + flight->count) % flight->capacity];
+    slot->sent = *sent;
+    slot->answered = false;
+    pthread_mutex_lock(&flight->mutex);
+    flight->references++;
+    pthread_mutex_unlock(&flight->mutex);
+    wb_err err = event_bus_publish_async(bus, msg, options, answered, slot, why);
+    if (err != WB_OK) {
+        reference_drop(flight);
+        return err;
+    }
+    flight->count++;
+    flight->bytes += sent->bytes;
+    return WB_OK;
+}
+
+bool outbox_publisher_flight_take(struct outbox_publisher_flight *flight,
+                                  struct outbox_publisher_sent *ret_sent)
+{
+    if (flight->count == 0)
+        return false;
+    struct slot *slot = &flight->slots[flight->head];
+    pthread_mutex_lock(&flight->mutex);
+    bool ready = slot->answered;
+    if (ready)
+        *ret_sent = slot->sent;
+    pthread_mutex_unlock(&flight->mutex);
+    if (!ready)
+        return false;
+    flight->head = (flight->head + 1) % flight->capacity;
+    flight->count--;
+    flight->bytes -= ret_sent->bytes;
+    return true;
+}
+
+size_t outbox_publisher_flight_count(const struct outbox_publisher_flight *flight)
+{
+    return flight->count;
+}
+
+size_t outbox_publisher_flight_bytes(const struct outbox_publisher_flight *flight)
+{
+    return flight->bytes;
+}
+
+int64_t outbox_publisher_flight_oldest(const struct outbox_publisher_flight *flight)
+{
+    for (size_t i = 0; i < flight->count; i++) {
+        const struct slot *slot = &flight->slots[(flight->head + i) % flight->capacity];
+        if (!slot->sent.exception)
+            return slot->sent.row_id;
+    }
+    return 0;
+}
+
+void outbox_publisher_flight_why(struct outbox_publisher_flight *flight, struct wb_why *ret_why)
+{
+    pthread_mutex_lock(&flight->mutex);
+    *ret_why = flight->why;
+    flight->why.text[0] = '\0';
+    flight->failed = false;
+    pthread_mutex_unlock(&flight->mutex);
+}
+
+int outbox_publisher_flight_fd(const struct outbox_publisher_flight *flight)
+{
+    return flight->fd;
+}
+
+bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight)
+{
+    pthread_mutex_lock(&flight->mutex);
+    bool ready = flight->count > 0 && flight->slots[flight->head].answered;
+    flight->sleeping = !ready;
+    pthread_mutex_unlock(&flight->mutex);
+    return !ready;
+}
+
+void outbox_publisher_flight_awake(struct outbox_publisher_flight *flight)
+{
+    uint64_t count;
+
+    pthread_mutex_lock(&flight->mutex);
+    flight->sleeping = false;
+    pthread_mutex_unlock(&flight->mutex);
+    /* Nothing to read is fine: it was not the eventfd that woke us. */
+    if (read(flight->fd, &count, sizeof(count)) < 0)
+        return;
+}

@@ -1,0 +1,271 @@
+/*
+ * outbox_publisher_private.h - one lane for each stream, and what the lanes share.
+ *
+ * outbox_publisher.c          start, stop, step, flush, health
+ * outbox_publisher_lane.c     the state machine: one step, and the thread that drives it
+ * outbox_publisher_check.c    CHECK and SETTLE: what does the stream hold
+ * outbox_publisher_drain.c    DRAIN: read, sync, send, mark
+ * outbox_publisher_answer.c   what an answer means
+ * outbox_publisher_route.c    which rows are this lane's
+ * outbox_publisher_store.c    the database
+ * outbox_publisher_wake.c     sleeping, and being woken
+ */
+#ifndef OUTBOX_PUBLISHER_PRIVATE_H
+#define OUTBOX_PUBLISHER_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "outbox_publisher_exceptions.h"
+#include "outbox_publisher_flight.h"
+#include "outbox_publisher_store.h"
+
+#include <waybill/db.h>
+#include <waybill/outbox_publisher.h>
+
+enum {
+    OUTBOX_PUBLISHER_STREAMS_MAX = 16,
+    OUTBOX_PUBLISHER_BATCH_ROWS = 1000,
+    OUTBOX_PUBLISHER_BATCH_BYTES = 1 << 20,
+    OUTBOX_PUBLISHER_MARK_COUNT = 500, /* acks that are worth a transaction */
+    OUTBOX_PUBLISHER_PATTERNS_MAX = 128
+};
+
+/* What ended the sending: the rest of the flight may answer, then the lane goes elsewhere. */
+typedef enum outbox_publisher_verdict {
+    OUTBOX_PUBLISHER_GOES_ON,
+    OUTBOX_PUBLISHER_LOOKS, /* the stream is not as expected: read it back */
+    OUTBOX_PUBLISHER_WAITS  /* the bus cannot take it now */
+} outbox_publisher_verdict;
+
+/* A row that was read, waiting to be sent. */
+struct outbox_publisher_item {
+    struct outbox_row row; /* views into the batch's arena */
+    uint64_t key_hash;
+    bool exception;
+    bool doubtful; /* whose row it is, only the bus can say */
+    bool too_big;  /* the payload was not copied */
+};
+
+struct outbox_publisher_batch {
+    char *arena; /* owned */
+    size_t capacity, used;
+    struct outbox_publisher_item *items; /* owned; OUTBOX_PUBLISHER_BATCH_ROWS */
+    size_t count, next;                  /* items[next..count) are not sent yet */
+};
+
+/* The patterns of a stream, as CHECK has seen them. */
+struct outbox_publisher_route {
+    bool known;
+    char text[1024];
+    struct wb_str patterns[OUTBOX_PUBLISHER_PATTERNS_MAX]; /* views into text */
+    size_t count;
+};
+
+/* What others may ask about a lane; guarded by the publisher's mutex. */
+struct outbox_publisher_report {
+    outbox_publisher_state state;
+    char problem[512];
+    uint64_t published, settles;
+    size_t in_flight;
+    int64_t done_id; /* rows up to here are published or set aside; -1: not known yet */
+    int64_t pending; /* about how many are not */
+    struct outbox_publisher_route route;
+};
+
+/* Everything without a note belongs to the thread that steps the lane. */
+struct outbox_publisher_lane {
+    struct outbox_publisher *publisher;  /* constant */
+    size_t index;                        /* constant */
+    char stream[EVENT_BUS_NAME_MAX + 1]; /* constant */
+    const struct wb_clock *clock;        /* constant */
+    struct wb_rng rng;
+    pthread_t thread; /* constant after start */
+    bool threaded;    /* constant after start */
+
+    atomic_bool stop;
+    atomic_bool bus_changed; /* connected or disconnected since the last look */
+    atomic_bool kicked;      /* somebody wants it to look around */
+    atomic_bool reload;      /* another lane left an exception row for this one */
+
+    struct outbox_publisher_store *store;
+    struct db_barrier *barrier;
+    struct db_role *role;
+
+    outbox_publisher_state state;
+    char problem[512];
+    int64_t retry_mono_ns; /* STANDBY, OUTAGE, HALTED: not before */
+    unsigned outages;      /* in a row, without an ack between */
+    unsigned looks;        /* in a row, without an ack between */
+    int64_t checked_mono_ns;
+
+    struct outbox_publisher_cursor cursor; /* as in the table */
+    uint64_t stream_last;                  /* SETTLE reads up to here */
+    size_t max_payload;
+    struct outbox_publisher_route route;
+    struct outbox_publisher_sources sources;
+    struct outbox_publisher_exceptions exceptions;
+    bool tables_stale; /* sources and exceptions are to be read again */
+
+    /* DRAIN */
+    struct outbox_publisher_flight *flight;
+    struct outbox_publisher_batch batch;
+    outbox_publisher_verdict verdict;
+    struct wb_why verdict_why;
+    int64_t read_id;    /* rows up to here were read */
+    int64_t failed_id;  /* the first of the straight path that was sent in vain; 0: none */
+    bool synced;        /* the batch survives a power cut */
+    bool probe;         /* the next message goes alone, see window_open() */
+    uint64_t chain_seq; /* the sequence the next message expects to follow */
+    bool dry;           /* the last read found the end of the table; until something wakes us */
+    int64_t exception_due_ms; /* when the next one falls due */
+    int64_t news_mono_ns;     /* when something was last sent or answered */
+    int64_t tick_mono_ns;     /* of the measurements made once a second */
+
+    uint64_t acked_seq; /* the end of the stream as acknowledged */
+    uint8_t acked_msg_id[WB_ID_SIZE];
+    size_t unmarked, unmarked_bytes; /* acked, not yet in the cursor */
+    int64_t unmarked_mono_ns;        /* since when there is something to mark; 0: nothing */
+    int64_t database_retry_mono_ns;  /* the database failed: do nothing before; 0: it did not */
+    unsigned database_failures;      /* in a row */
+
+    /* A duplicate answer that is to be looked at, and a row that needs another id because of one.
+     */
+    int64_t duplicate_row;
+    uint64_t duplicate_seq;
+    int64_t again_row;
+    unsigned again_count;
+
+    uint64_t published, settles, foreign;
+    int64_t pending;
+
+    int watch_fd; /* inotify on the write-ahead log; -1: none */
+    int watch_wd; /* -1: none */
+    unsigned rechecks;
+};
+
+struct outbox_publisher {
+    char *path, *name; /* constant, owned */
+    struct event_bus *bus;
+    const struct wb_clock *clock;
+    size_t window, window_bytes;
+    int64_t ack_timeout_ns;
+    uint32_t max_attempts;
+    bool manual;
+    size_t lane_count;
+    struct outbox_publisher_lane *lanes[OUTBOX_PUBLISHER_STREAMS_MAX]; /* constant after start */
+
+    struct observe_series *published, *settles, *parked, *barriers, *state, *pending, *oldest;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t progress; /* some lane's done_id has moved */
+    struct outbox_publisher_report reports[OUTBOX_PUBLISHER_STREAMS_MAX]; /* guarded by mutex */
+    int wake_socket;            /* guarded by mutex; -1: another process listens */
+    int64_t wake_retry_mono_ns; /* guarded by mutex */
+};
+
+/* ---- outbox_publisher_lane.c ------------------------------------------------------------------
+ */
+
+wb_err outbox_publisher_lane_create(struct outbox_publisher *publisher, size_t index,
+                                    const char *stream, uint64_t seed,
+                                    struct outbox_publisher_lane **ret_lane, struct wb_why *why);
+/** Lets go of everything at once, marked or not: what a crash does. NULL does nothing. */
+void outbox_publisher_lane_destroy(struct outbox_publisher_lane *lane);
+bool outbox_publisher_lane_step(struct outbox_publisher_lane *lane);
+/** Take what is answered, wait for the rest, mark, release the role. */
+void outbox_publisher_lane_finish(struct outbox_publisher_lane *lane);
+/** The thread. */
+void *outbox_publisher_lane_main(void *lane);
+
+/** Go to a state; text (may be NULL) says what keeps the lane from draining, and is logged when
+ * new. */
+void outbox_publisher_lane_go(struct outbox_publisher_lane *lane, outbox_publisher_state state,
+                              const char *text);
+/** The bus cannot be used now: back off, then check. */
+void outbox_publisher_lane_outage(struct outbox_publisher_lane *lane, const char *text);
+/** The database cannot be used now: nothing is sent until it can. */
+void outbox_publisher_lane_ours(struct outbox_publisher_lane *lane, const char *text);
+
+int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane);
+int64_t outbox_publisher_wall_ms(const struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_check.c ------------------------------------------------------------------
+ */
+
+bool outbox_publisher_check(struct outbox_publisher_lane *lane);
+bool outbox_publisher_settle(struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_drain.c ------------------------------------------------------------------
+ */
+
+bool outbox_publisher_drain(struct outbox_publisher_lane *lane);
+/** Start anew behind the cursor. */
+void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane);
+/** Every row up to here is acknowledged, or has an exception. */
+int64_t outbox_publisher_done_id(const struct outbox_publisher_lane *lane);
+/** Move the cursor behind what is acknowledged, and write the exceptions. */
+wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *why);
+/** Nothing to read, to send, or to wait for. */
+bool outbox_publisher_idle(const struct outbox_publisher_lane *lane);
+/** Nanoseconds until DRAIN has something to do by itself. */
+int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_answer.c ------------------------------------------------------------------
+ */
+
+/** Take what is answered; true if anything was. */
+bool outbox_publisher_collect(struct outbox_publisher_lane *lane);
+/** Something to mark has come up. */
+void outbox_publisher_unmarked(struct outbox_publisher_lane *lane);
+/** A row was refused: try it again later, or set it aside. */
+void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uint64_t key_hash,
+                             bool for_good, const char *error);
+/** Remember why sending ends. The first reason counts. */
+void outbox_publisher_judge(struct outbox_publisher_lane *lane, outbox_publisher_verdict verdict,
+                            const char *text);
+
+/* ---- outbox_publisher_read.c --------------------------------------------------------------------
+ */
+
+wb_err outbox_publisher_batch_init(struct outbox_publisher_batch *batch);
+void outbox_publisher_batch_free(struct outbox_publisher_batch *batch);
+/** Fill the empty batch: due exceptions, then rows beyond read_id. */
+wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why);
+
+/* ---- outbox_publisher_route.c
+ * -------------------------------------------------------------------- */
+
+typedef enum outbox_publisher_owner {
+    OUTBOX_PUBLISHER_MINE,
+    OUTBOX_PUBLISHER_OTHER,
+    OUTBOX_PUBLISHER_DOUBTFUL /* the first lane's to look up */
+} outbox_publisher_owner;
+
+void outbox_publisher_route_set(struct outbox_publisher_lane *lane, const char *subjects);
+outbox_publisher_owner outbox_publisher_route_of(struct outbox_publisher_lane *lane,
+                                                 struct wb_str stream, struct wb_str subject);
+/**
+ * Ask the bus whose a doubtful item is. true: ours, send it. Otherwise an exception was made of it,
+ * or the verdict says that the bus could not be asked.
+ */
+bool outbox_publisher_route_resolve(struct outbox_publisher_lane *lane,
+                                    const struct outbox_publisher_item *item);
+
+/* ---- outbox_publisher_wake.c
+ * ---------------------------------------------------------------------- */
+
+void outbox_publisher_watch_open(struct outbox_publisher_lane *lane);
+void outbox_publisher_watch_close(struct outbox_publisher_lane *lane);
+/** Sleep until woken, at most so long. */
+void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns);
+/** Wake a lane, and let it look around. Any thread. */
+void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane);
+
+/* ---- for tests
+ * ------------------------------------------------------------------------------------ */
+
+/** What a crash leaves: no mark, no waiting. Manual mode only. */
+void outbox_publisher_abandon(struct outbox_publisher *publisher);
+
+#endif /* OUTBOX_PUBLISHER_PRIVATE_H */

@@ -1,0 +1,250 @@
+/* Rows from the table into memory: a batch is copied at once, so that no statement stays open while
+ * the lane talks to the bus. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "outbox_publisher_private.h"
+
+enum { READ_ROWS = 10000 }; /* looked at in one read, other lanes' rows included */
+
+wb_err outbox_publisher_batch_init(struct outbox_publisher_batch *batch)
+{
+    *batch = (struct outbox_publisher_batch){.capacity = OUTBOX_PUBLISHER_BATCH_BYTES};
+    batch->arena = malloc(batch->capacity);
+    batch->items = calloc(OUTBOX_PUBLISHER_BATCH_ROWS, sizeof(*batch->items));
+    if (batch->arena != NULL && batch->items != NULL)
+        return WB_OK;
+    outbox_publisher_batch_free(batch);
+    return WB_NOMEM;
+}
+
+void outbox_publisher_batch_free(struct outbox_publisher_batch *batch)
+{
+    free(batch->arena);
+    free(batch->items);
+    *batch = (struct outbox_publisher_batch){0};
+}
+
+/* ---- copying --------------------------------------------------------------------------------- */
+
+/* Room for a row; a single one may be larger than a batch. false: the batch is full. */
+static bool reserve(struct outbox_publisher_batch *batch, size_t size, wb_err *ret_err)
+{
+    if (batch->count == OUTBOX_PUBLISHER_BATCH_ROWS)
+        return false;
+    if (batch->used + size <= batch->capacity)
+        return true;
+    if (batch->count > 0)
+        return false;
+    char *arena = realloc(batch->arena, size);
+    if (arena == NULL) {
+        *ret_err = WB_NOMEM;
+        return false;
+    }
+    batch->arena = arena;
+    batch->capacity = size;
+    return true;
+}
+
+static const void *copy(struct outbox_publisher_batch *batch, const void *data, size_t len)
+{
+    char *at = batch->arena + batch->used;
+
+    if (len > 0)
+        memcpy(at, data, len);
+    batch->used += len;
+    return at;
+}
+
+static void copy_str(struct outbox_publisher_batch *batch, struct wb_str *text)
+{
+    *text = wb_str_n(copy(batch, text->ptr, text->len), text->len);
+}
+
+static bool item_add(struct outbox_publisher_batch *batch, const struct outbox_row *row,
+                     size_t max_payload, struct outbox_publisher_item **ret_item, wb_err *ret_err)
+{
+    bool too_big = row->payload.len > max_payload;
+    size_t payload = too_big ? 0 : row->payload.len;
+    size_t size = row->stream.len + row->key.len + row->subject.len + row->headers.len +
+                  row->traceparent.len + payload;
+
+    if (!reserve(batch, size, ret_err))
+        return false;
+    struct outbox_publisher_item *item = &batch->items[batch->count++];
+    *item = (struct outbox_publisher_item){.row = *row, .too_big = too_big};
+    copy_str(batch, &item->row.stream);
+    copy_str(batch, &item->row.key);
+    copy_str(batch, &item->row.subject);
+    copy_str(batch, &item->row.headers);
+    copy_str(batch, &item->row.traceparent);
+    item->row.payload.ptr = copy(batch, row->payload.ptr, payload);
+    *ret_item = item;
+    return true;
+}
+
+/* ---- choosing ---------------------------------------------------------------------------------
+ */
+
+struct reading {
+    struct outbox_publisher_lane *lane;
+    int64_t now_ms;
+    bool exception; /* the row has an exception already */
+    bool full;
+    size_t seen;
+    wb_err err;
+};
+
+static void set_aside(struct reading *reading, const struct outbox_row *row, uint64_t key_hash,
+                      outbox_exception_state state, int64_t next_ms)
+{
+    struct outbox_publisher_lane *lane = reading->lane;
+
+    reading->err =
+        outbox_publisher_exceptions_put(&lane->exceptions, row->id, key_hash, state, next_ms, NULL);
+    outbox_publisher_unmarked(lane);
+}
+
+/* Not now, or never? true: an exception was made of it. */
+static bool put_off(struct reading *reading, const struct outbox_row *row, uint64_t key_hash)
+{
+    int64_t due_ms = row->due_wall_ns / WB_MS, expires_ms = row->expires_wall_ns / WB_MS;
+    bool stop = false;
+
+    if (expires_ms > 0 && expires_ms <= reading->now_ms) {
+        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_EXPIRED, 0);
+        return true;
+    }
+    if (due_ms > reading->now_ms) {
+        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_WAITING, due_ms);
+        return true;
+    }
+    if (reading->exception) /* those that must wait were not chosen */
+        return false;
+    reading->err = outbox_publisher_exceptions_stop(&reading->lane->exceptions, key_hash, &stop);
+    if (reading->err == WB_OK && stop)
+        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_BLOCKED, 0);
+    return stop || reading->err != WB_OK;
+}
+
+static bool row_take(struct reading *reading, const struct outbox_row *row,
+                     outbox_publisher_owner owner)
+{
+    struct outbox_publisher_lane *lane = reading->lane;
+    struct outbox_publisher_item *item;
+    uint64_t key_hash = outbox_publisher_key_hash(row->key);
+
+    if (put_off(reading, row, key_hash))
+        return reading->err == WB_OK;
+    if (!item_add(&lane->batch, row, lane->max_payload, &item, &reading->err)) {
+        reading->full = true;
+        return false;
+    }
+    item->key_hash = key_hash;
+    item->exception = reading->exception;
+    item->doubtful = owner == OUTBOX_PUBLISHER_DOUBTFUL;
+    return true;
+}
+
+/* ---- the straight path
+ * --------------------------------------------------------------------------- */
+
+static bool straight_visit(void *ctx, const struct outbox_row *row)
+{
+    struct reading *reading = ctx;
+    struct outbox_publisher_lane *lane = reading->lane;
+    outbox_publisher_owner owner = outbox_publisher_route_of(lane, row->stream, row->subject);
+
+    reading->seen++;
+    if (owner != OUTBOX_PUBLISHER_OTHER &&
+        outbox_publisher_exceptions_find(&lane->exceptions, row->id) == NULL &&
+        !row_take(reading, row, owner))
+        return false;
+    lane->read_id = row->id;
+    return true;
+}
+
+static wb_err straight_read(struct outbox_publisher_lane *lane, int64_t now_ms, struct wb_why *why)
+{
+    struct reading reading = {.lane = lane, .now_ms = now_ms};
+    wb_err err = outbox_publisher_store_rows(lane->store, lane->read_id, READ_ROWS, straight_visit,
+                                             &reading, why);
+
+    if (err != WB_OK)
+        return err;
+    if (reading.err != WB_OK)
+        return wb_fail(why, reading.err, "read rows of the outbox: %s", wb_err_text(reading.err));
+    lane->dry = !reading.full && reading.seen < READ_ROWS;
+    return WB_OK;
+}
+
+/* ---- exceptions
+ * ---------------------------------------------------------------------------------- */
+
+/* Its stream has been found meanwhile: that lane takes it from the table. */
+static void hand_over(struct outbox_publisher_lane *lane, int64_t id)
+{
+    outbox_publisher_exceptions_find(&lane->exceptions, id)->next_ms = INT64_MAX;
+    for (size_t i = 0; i < lane->publisher->lane_count; i++) {
+        if (i == lane->index)
+            continue;
+        atomic_store(&lane->publisher->lanes[i]->reload, true);
+        outbox_publisher_lane_kick(lane->publisher->lanes[i]);
+    }
+}
+
+static bool exception_visit(void *ctx, const struct outbox_row *row)
+{
+    struct reading *reading = ctx;
+    outbox_publisher_owner owner =
+        outbox_publisher_route_of(reading->lane, row->stream, row->subject);
+
+    if (owner == OUTBOX_PUBLISHER_OTHER)
+        hand_over(reading->lane, row->id);
+    else
+        (void)row_take(reading, row, owner);
+    return false;
+}
+
+static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms,
+                              struct wb_why *why)
+{
+    struct reading reading = {.lane = lane, .now_ms = now_ms, .exception = true};
+    int64_t ids[OUTBOX_PUBLISHER_BATCH_ROWS];
+    size_t count = 0;
+    wb_err err =
+        outbox_publisher_exceptions_due(&lane->exceptions, now_ms, OUTBOX_PUBLISHER_BATCH_ROWS, ids,
+                                        &count, &lane->exception_due_ms);
+
+    for (size_t i = 0; err == WB_OK && i < count && !reading.full; i++) {
+        bool found = false;
+        err =
+            outbox_publisher_store_row(lane->store, ids[i], exception_visit, &reading, &found, why);
+        if (err == WB_OK)
+            err = reading.err;
+        if (err == WB_OK && !found) {
+            wb_log(WB_LOG_WARN, "outbox_publisher",
+                   "outbox=%s stream=%s row=%lld is gone from the table; its exception goes too",
+                   lane->publisher->name, lane->stream, (long long)ids[i]);
+            outbox_publisher_exceptions_done(&lane->exceptions, ids[i]);
+            outbox_publisher_unmarked(lane);
+        }
+    }
+    if (reading.full)
+        lane->exception_due_ms = 0;
+    return err;
+}
+
+wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
+{
+    int64_t now_ms = outbox_publisher_wall_ms(lane);
+    wb_err err = WB_OK;
+
+    lane->batch.count = lane->batch.next = lane->batch.used = 0;
+    if (lane->exceptions.count > 0)
+        err = exceptions_read(lane, now_ms, why);
+    /* What was lost goes first: a younger row must not overtake it. */
+    if (err == WB_OK && lane->batch.count < OUTBOX_PUBLISHER_BATCH_ROWS)
+        err = straight_read(lane, now_ms, why);
+    return err;
+}

@@ -1,0 +1,405 @@
+#include "outbox_publisher_store.h"
+
+#include <assert.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The statements of a lane, prepared once. */
+#define STATEMENTS(X)                                                                              \
+    X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
+    X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1")               \
+    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder"                 \
+                   " FROM outbox_cursor WHERE stream = ?1")                                        \
+    X(cursor_write, "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"      \
+                    " stream_created = ?6 WHERE stream = ?1 AND holder = ?2")                      \
+    X(exception_write, "INSERT OR REPLACE INTO outbox_exception(id, state, attempts, next_at,"     \
+                       " error) VALUES(?1, ?2, ?3, ?4, ?5)")                                       \
+    X(exception_delete, "DELETE FROM outbox_exception WHERE id = ?1")                              \
+    X(exceptions, "SELECT e.id, e.state, e.attempts, e.next_at, ifnull(o.stream, ''),"             \
+                  " ifnull(o.key, ''), ifnull(o.subject, '') FROM outbox_exception e"              \
+                  " LEFT JOIN outbox o ON o.id = e.id ORDER BY e.id")                              \
+    X(sources, "SELECT from_id, source FROM outbox_source ORDER BY from_id")                       \
+    X(rows, "SELECT " OUTBOX_ROW_COLUMNS " FROM outbox o WHERE o.id > ?1 ORDER BY o.id LIMIT ?2")  \
+    X(row, "SELECT " OUTBOX_ROW_COLUMNS " FROM outbox o WHERE o.id = ?1")                          \
+    X(heads, "SELECT o.id, o.stream, o.key, o.subject, '', o.msg_id, o.due_at, o.expires_at,"      \
+             " o.created, '', '' FROM outbox o WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id")      \
+    X(data_version, "PRAGMA data_version")                                                         \
+    X(measure, "SELECT ifnull((SELECT max(id) FROM outbox), 0),"                                   \
+               " ifnull((SELECT created FROM outbox WHERE id > ?1 ORDER BY id LIMIT 1), 0)")
+
+struct outbox_publisher_store {
+    struct db *db;
+    int64_t seen_version; /* of the data, by others' commits; 0: not asked yet */
+#define X(name, sql) struct sqlite3_stmt *name;
+    STATEMENTS(X)
+#undef X
+};
+
+static wb_err statements_prepare(struct outbox_publisher_store *self, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+
+#define X(name, sql)                                                                               \
+    if (err == WB_OK)                                                                              \
+        err = db_prepare(self->db, sql, &self->name, why);
+    STATEMENTS(X)
+#undef X
+    return err;
+}
+
+wb_err outbox_publisher_store_open(const char *path, struct outbox_publisher_store **ret_store,
+                                   struct wb_why *why)
+{
+    struct outbox_publisher_store *self = calloc(1, sizeof(*self));
+
+    if (self == NULL)
+        return wb_fail(why, WB_NOMEM, "publisher of %s: out of memory", path);
+    /* A mark that vanishes in a power cut is found again by settling: NORMAL is enough. */
+    wb_err err = db_open(path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &self->db, why);
+    if (err == WB_OK)
+        err = outbox_schema_prepare(db_handle(self->db), why);
+    if (err == WB_OK)
+        err = statements_prepare(self, why);
+    if (err != WB_OK) {
+        outbox_publisher_store_close(self);
+        return err;
+    }
+    *ret_store = self;
+    return WB_OK;
+}
+
+void outbox_publisher_store_close(struct outbox_publisher_store *store)
+{
+    if (store == NULL)
+        return;
+#define X(name, sql) (void)sqlite3_finalize(store->name);
+    STATEMENTS(X)
+#undef X
+    db_close(store->db);
+    free(store);
+}
+
+/* ---- running statements ------------------------------------------------------------------------
+ */
+
+/* Run a statement without results to its end. */
+static wb_err run(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
+                  const char *attempted, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+    int rc = sqlite3_step(stmt);
+
+    if (rc != SQLITE_DONE)
+        err = db_error(db_handle(self->db), rc, attempted, why);
+    (void)sqlite3_reset(stmt);
+    (void)sqlite3_clear_bindings(stmt);
+    return err;
+}
+
+/* The last step of a loop over rows: what did it end with? */
+static wb_err end(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt, int rc,
+                  const char *attempted, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+
+    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
+        err = db_error(db_handle(self->db), rc, attempted, why);
+    (void)sqlite3_reset(stmt);
+    (void)sqlite3_clear_bindings(stmt);
+    return err;
+}
+
+static void bind_text(struct sqlite3_stmt *stmt, int at, const char *text)
+{
+    (void)sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC);
+}
+
+/* ---- cursor -------------------------------------------------------------------------------------
+ */
+
+static wb_err cursor_read(struct outbox_publisher_store *self, const char *stream,
+                          struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->cursor_read;
+    wb_err err = WB_OK;
+
+    bind_text(stmt, 1, stream);
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
+        size_t len = (size_t)sqlite3_column_bytes(stmt, 2);
+        *ret_cursor =
+            (struct outbox_publisher_cursor){.last_id = sqlite3_column_int64(stmt, 0),
+                                             .last_seq = (uint64_t)sqlite3_column_int64(stmt, 1),
+                                             .last_msg_id_len = len <= MESSAGE_ID_MAX ? len : 0,
+                                             .stream_created = sqlite3_column_int64(stmt, 3),
+                                             .holder = sqlite3_column_int64(stmt, 4)};
+        if (ret_cursor->last_msg_id_len > 0)
+            memcpy(ret_cursor->last_msg_id, sqlite3_column_blob(stmt, 2), len);
+    } else if (rc == SQLITE_DONE) {
+        err = wb_fail(why, WB_CONFLICT,
+                      "the cursor of stream %s is gone from outbox_cursor in %s; another program "
+                      "has deleted it",
+                      stream, db_path(self->db));
+    } else {
+        err = db_error(db_handle(self->db), rc, "read the cursor of the outbox", why);
+    }
+    (void)sqlite3_reset(stmt);
+    (void)sqlite3_clear_bindings(stmt);
+    return err;
+}
+
+wb_err outbox_publisher_store_cursor(struct outbox_publisher_store *store, const char *stream,
+                                     struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
+{
+    return cursor_read(store, stream, ret_cursor, why);
+}
+
+static wb_err take_inside(struct outbox_publisher_store *self, const char *stream,
+                          struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
+{
+    bind_text(self->cursor_make, 1, stream);
+    wb_err err = run(self, self->cursor_make, "make the cursor of a stream", why);
+    if (err != WB_OK)
+        return err;
+    bind_text(self->cursor_take, 1, stream);
+    err = run(self, self->cursor_take, "become the holder of a stream's cursor", why);
+    return err == WB_OK ? cursor_read(self, stream, ret_cursor, why) : err;
+}
+
+wb_err outbox_publisher_store_take(struct outbox_publisher_store *store, const char *stream,
+                                   struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
+{
+    struct outbox_publisher_cursor cursor;
+    wb_err err = db_begin(store->db, why);
+
+    if (err != WB_OK)
+        return err;
+    err = take_inside(store, stream, &cursor, why);
+    if (err == WB_OK)
+        err = db_commit(store->db, why);
+    db_rollback(store->db);
+    if (err == WB_OK)
+        *ret_cursor = cursor;
+    return err;
+}
+
+static wb_err cursor_write(struct outbox_publisher_store *self, const char *stream,
+                           const struct outbox_publisher_cursor *cursor, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->cursor_write;
+
+    bind_text(stmt, 1, stream);
+    (void)sqlite3_bind_int64(stmt, 2, cursor->holder);
+    (void)sqlite3_bind_int64(stmt, 3, cursor->last_id);
+    (void)sqlite3_bind_int64(stmt, 4, (int64_t)cursor->last_seq);
+    (void)sqlite3_bind_blob(stmt, 5, cursor->last_msg_id, (int)cursor->last_msg_id_len,
+                            SQLITE_STATIC);
+    (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
+    wb_err err = run(self, stmt, "move the cursor of the outbox", why);
+    if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
+        err = wb_fail(why, WB_CONFLICT,
+                      "another publisher has taken over stream %s of %s (we were holder %lld)",
+                      stream, db_path(self->db), (long long)cursor->holder);
+    return err;
+}
+
+static wb_err exception_write(struct outbox_publisher_store *self,
+                              const struct outbox_publisher_exception *one, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->exception_write;
+    bool timed = one->state == OUTBOX_EXCEPTION_LOST || one->state == OUTBOX_EXCEPTION_WAITING ||
+                 one->state == OUTBOX_EXCEPTION_RETRY;
+
+    if (one->gone) {
+        (void)sqlite3_bind_int64(self->exception_delete, 1, one->id);
+        return run(self, self->exception_delete, "delete an exception of the outbox", why);
+    }
+    (void)sqlite3_bind_int64(stmt, 1, one->id);
+    bind_text(stmt, 2, outbox_exception_state_name(one->state));
+    (void)sqlite3_bind_int64(stmt, 3, one->attempts);
+    if (timed)
+        (void)sqlite3_bind_int64(stmt, 4, one->next_ms);
+    bind_text(stmt, 5, one->error != NULL ? one->error : "");
+    return run(self, stmt, "write an exception of the outbox", why);
+}
+
+static wb_err write_inside(struct outbox_publisher_store *self, const char *stream,
+                           const struct outbox_publisher_cursor *cursor,
+                           const struct outbox_publisher_exceptions *exceptions, struct wb_why *why)
+{
+    size_t left = exceptions->dirty;
+    wb_err err = cursor_write(self, stream, cursor, why);
+
+    for (size_t i = exceptions->count; err == WB_OK && left > 0 && i-- > 0;) {
+        if (!exceptions->list[i].dirty)
+            continue;
+        left--;
+        err = exception_write(self, &exceptions->list[i], why);
+    }
+    return err;
+}
+
+wb_err outbox_publisher_store_write(struct outbox_publisher_store *store, const char *stream,
+                                    const struct outbox_publisher_cursor *cursor,
+                                    struct outbox_publisher_exceptions *exceptions,
+                                    struct wb_why *why)
+{
+    wb_err err = db_begin(store->db, why);
+
+    if (err != WB_OK)
+        return err;
+    err = write_inside(store, stream, cursor, exceptions, why);
+    if (err == WB_OK)
+        err = db_commit(store->db, why);
+    db_rollback(store->db);
+    if (err == WB_OK)
+        outbox_publisher_exceptions_written(exceptions);
+    return err;
+}
+
+/* ---- sources
+ * -------------------------------------------------------------------------------------- */
+
+wb_err outbox_publisher_store_sources(struct outbox_publisher_store *store,
+                                      struct outbox_publisher_sources *sources, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = store->sources;
+    int rc = SQLITE_DONE;
+
+    sources->count = 0;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        struct outbox_publisher_source *list =
+            realloc(sources->list, (sources->count + 1) * sizeof(*list));
+        if (list == NULL) {
+            (void)sqlite3_reset(stmt);
+            return wb_fail(why, WB_NOMEM, "read the sources of the outbox: out of memory");
+        }
+        sources->list = list;
+        list[sources->count].from_id = sqlite3_column_int64(stmt, 0);
+        wb_hex_encode(sqlite3_column_blob(stmt, 1), OUTBOX_SOURCE_SIZE, list[sources->count].text);
+        sources->count++;
+    }
+    return end(store, stmt, rc, "read the sources of the outbox", why);
+}
+
+const char *outbox_publisher_source_of(const struct outbox_publisher_sources *sources, int64_t id)
+{
+    for (size_t i = sources->count; i-- > 0;)
+        if (sources->list[i].from_id <= id)
+            return sources->list[i].text;
+    return "";
+}
+
+/* ---- rows
+ * ------------------------------------------------------------------------------------------ */
+
+static wb_err visit_rows(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
+                         outbox_publisher_visit visit, void *ctx, size_t *ret_count,
+                         struct wb_why *why)
+{
+    int rc = SQLITE_DONE;
+
+    *ret_count = 0;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        struct outbox_row row;
+        outbox_row_read(stmt, &row);
+        ++*ret_count;
+        if (!visit(ctx, &row))
+            break;
+    }
+    return end(self, stmt, rc, "read rows of the outbox", why);
+}
+
+wb_err outbox_publisher_store_rows(struct outbox_publisher_store *store, int64_t after_id,
+                                   size_t limit, outbox_publisher_visit visit, void *ctx,
+                                   struct wb_why *why)
+{
+    size_t count;
+
+    (void)sqlite3_bind_int64(store->rows, 1, after_id);
+    (void)sqlite3_bind_int64(store->rows, 2, (int64_t)limit);
+    return visit_rows(store, store->rows, visit, ctx, &count, why);
+}
+
+wb_err outbox_publisher_store_row(struct outbox_publisher_store *store, int64_t id,
+                                  outbox_publisher_visit visit, void *ctx, bool *ret_found,
+                                  struct wb_why *why)
+{
+    size_t count;
+
+    (void)sqlite3_bind_int64(store->row, 1, id);
+    wb_err err = visit_rows(store, store->row, visit, ctx, &count, why);
+    *ret_found = count > 0;
+    return err;
+}
+
+wb_err outbox_publisher_store_heads(struct outbox_publisher_store *store, int64_t after_id,
+                                    int64_t last_id, outbox_publisher_visit visit, void *ctx,
+                                    struct wb_why *why)
+{
+    size_t count;
+
+    (void)sqlite3_bind_int64(store->heads, 1, after_id);
+    (void)sqlite3_bind_int64(store->heads, 2, last_id);
+    return visit_rows(store, store->heads, visit, ctx, &count, why);
+}
+
+static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(stmt, column);
+
+    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
+}
+
+wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
+                                         outbox_publisher_visit_exception visit, void *ctx,
+                                         struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = store->exceptions;
+    bool go_on = true;
+    int rc = SQLITE_DONE;
+
+    while (go_on && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        struct outbox_publisher_exception one = {.id = sqlite3_column_int64(stmt, 0),
+                                                 .attempts =
+                                                     (uint32_t)sqlite3_column_int64(stmt, 2),
+                                                 .next_ms = sqlite3_column_int64(stmt, 3)};
+        const struct outbox_row row = {.id = one.id,
+                                       .stream = column_str(stmt, 4),
+                                       .key = column_str(stmt, 5),
+                                       .subject = column_str(stmt, 6)};
+        one.key_hash = outbox_publisher_key_hash(row.key);
+        if (outbox_exception_state_parse(column_str(stmt, 1), &one.state))
+            go_on = visit(ctx, &row, &one);
+    }
+    wb_err err = end(store, stmt, rc, "read the exceptions of the outbox", why);
+    if (err == WB_OK && !go_on)
+        err = wb_fail(why, WB_NOMEM, "read the exceptions of the outbox: out of memory");
+    return err;
+}
+
+bool outbox_publisher_store_changed(struct outbox_publisher_store *store)
+{
+    int64_t version = 0;
+
+    if (sqlite3_step(store->data_version) == SQLITE_ROW)
+        version = sqlite3_column_int64(store->data_version, 0);
+    (void)sqlite3_reset(store->data_version);
+    bool changed = version == 0 || version != store->seen_version;
+    store->seen_version = version;
+    return changed;
+}
+
+wb_err outbox_publisher_store_measure(struct outbox_publisher_store *store, int64_t after_id,
+                                      int64_t *ret_last_id, int64_t *ret_created_ms,
+                                      struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(store->measure, 1, after_id);
+    int rc = sqlite3_step(store->measure);
+    if (rc == SQLITE_ROW) {
+        *ret_last_id = sqlite3_column_int64(store->measure, 0);
+        *ret_created_ms = sqlite3_column_int64(store->measure, 1);
+    }
+    return end(store, store->measure, rc, "measure the outbox", why);
+}

@@ -1,0 +1,185 @@
+/*
+ * Sleeping until there is something to do.
+ *
+ * Fastest is the datagram that outbox_wake() sends after COMMIT. Writers that know nothing of us
+ * are noticed by the write-ahead log they write to; that notice comes before their commit can be
+ * seen, so an empty look is repeated a little later. And once a second the lane looks by itself.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "outbox_publisher_private.h"
+
+#define SLEEP_MAX_NS  WB_SEC
+#define BIND_AGAIN_NS WB_SEC
+
+static const int64_t recheck_ns[] = {50 * WB_US, 500 * WB_US, 5 * WB_MS};
+enum { RECHECKS = sizeof(recheck_ns) / sizeof(recheck_ns[0]) };
+
+/* ---- the write-ahead log
+ * ---------------------------------------------------------------------------- */
+
+/* Also when it was replaced: the same file gives the same descriptor, a new file a new one. */
+static void watch_arm(struct outbox_publisher_lane *lane)
+{
+    struct wb_buf path = {0};
+
+    if (lane->watch_fd < 0)
+        return;
+    wb_buf_printf(&path, "%s-wal", lane->publisher->path);
+    int wd = path.failed ? -1
+                         : inotify_add_watch(lane->watch_fd, path.ptr,
+                                             IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF);
+    wb_buf_free(&path);
+    if (wd != lane->watch_wd && lane->watch_wd >= 0)
+        (void)inotify_rm_watch(lane->watch_fd, lane->watch_wd); /* fails if the file is gone */
+    lane->watch_wd = wd;
+}
+
+void outbox_publisher_watch_open(struct outbox_publisher_lane *lane)
+{
+    /* Without it (a limit of the system) the lane looks once a second. */
+    lane->watch_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    watch_arm(lane);
+}
+
+void outbox_publisher_watch_close(struct outbox_publisher_lane *lane)
+{
+    if (lane->watch_fd >= 0)
+        (void)close(lane->watch_fd);
+    lane->watch_fd = -1;
+}
+
+static void watch_read(struct outbox_publisher_lane *lane)
+{
+    _Alignas(struct inotify_event) char events[4096];
+    bool replaced = false;
+    ssize_t n;
+
+    while ((n = read(lane->watch_fd, events, sizeof(events))) > 0) {
+        for (char *at = events; at < events + n;) {
+            const struct inotify_event *event = (const void *)at;
+            replaced = replaced || (event->mask & ~(uint32_t)IN_MODIFY) != 0;
+            at += sizeof(*event) + event->len;
+        }
+    }
+    if (replaced)
+        watch_arm(lane);
+}
+
+/* ---- the datagram socket
+ * ------------------------------------------------------------------------------ */
+
+static int socket_bind(const char *path)
+{
+    struct sockaddr_un address;
+    socklen_t length;
+
+    if (outbox_wake_address(path, &address, &length, NULL) != WB_OK)
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, length) != 0) {
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* One socket for all lanes of all publishers of the file: taken when it is free. */
+static int wake_socket(struct outbox_publisher_lane *lane)
+{
+    struct outbox_publisher *publisher = lane->publisher;
+    int64_t now = outbox_publisher_now_ns(lane);
+
+    if (lane->state == OUTBOX_PUBLISHER_STANDBY) /* leave it to the one who publishes */
+        return -1;
+    pthread_mutex_lock(&publisher->mutex);
+    if (publisher->wake_socket < 0 && now >= publisher->wake_retry_mono_ns) {
+        publisher->wake_socket = socket_bind(publisher->path);
+        publisher->wake_retry_mono_ns = now + BIND_AGAIN_NS;
+    }
+    int fd = publisher->wake_socket;
+    pthread_mutex_unlock(&publisher->mutex);
+    return fd;
+}
+
+static void wake_read(struct outbox_publisher_lane *lane, int fd)
+{
+    char byte[16];
+
+    while (recv(fd, byte, sizeof(byte), MSG_DONTWAIT) >= 0)
+        continue;
+    for (size_t i = 0; i < lane->publisher->lane_count; i++)
+        if (i != lane->index)
+            outbox_publisher_lane_kick(lane->publisher->lanes[i]);
+}
+
+void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane)
+{
+    atomic_store(&lane->kicked, true);
+    outbox_publisher_flight_kick(lane->flight);
+}
+
+/* ---- sleeping
+ * -------------------------------------------------------------------------------------------- */
+
+enum { AT_FLIGHT, AT_WATCH, AT_SOCKET, AT_COUNT };
+
+static int64_t sleep_length(struct outbox_publisher_lane *lane, int64_t wait_ns)
+{
+    if (lane->rechecks > 0 && lane->rechecks <= RECHECKS) {
+        int64_t recheck = recheck_ns[lane->rechecks - 1];
+        wait_ns = recheck < wait_ns ? recheck : wait_ns;
+        lane->rechecks++;
+    }
+    if (wait_ns > SLEEP_MAX_NS)
+        wait_ns = SLEEP_MAX_NS;
+    return wait_ns > 0 ? wait_ns : 0;
+}
+
+/* Who woke us? A lane woken by answers alone need not read the table. */
+static void woken(struct outbox_publisher_lane *lane, const struct pollfd fds[AT_COUNT], int ready)
+{
+    bool kicked = atomic_exchange(&lane->kicked, false);
+
+    if ((fds[AT_WATCH].revents & POLLIN) != 0) {
+        watch_read(lane);
+        lane->rechecks = 1;
+    }
+    if ((fds[AT_SOCKET].revents & POLLIN) != 0) {
+        wake_read(lane, fds[AT_SOCKET].fd);
+        kicked = true;
+    }
+    if (ready == 0 && lane->rechecks == 0)
+        watch_arm(lane); /* the log may have been replaced without a notice */
+    if (ready == 0 || kicked || (fds[AT_WATCH].revents & POLLIN) != 0)
+        lane->dry = false;
+    if (ready == 0 && lane->rechecks > RECHECKS)
+        lane->rechecks = 0;
+}
+
+void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns)
+{
+    bool draining = lane->state == OUTBOX_PUBLISHER_DRAIN;
+    /* At the first re-check the watch is left out: a busy log would wake us without end. */
+    bool watch = draining && lane->rechecks != 1;
+    struct pollfd fds[AT_COUNT] = {
+        [AT_FLIGHT] = {.fd = outbox_publisher_flight_fd(lane->flight), .events = POLLIN},
+        [AT_WATCH] = {.fd = watch ? lane->watch_fd : -1, .events = POLLIN},
+        [AT_SOCKET] = {.fd = draining ? wake_socket(lane) : -1, .events = POLLIN},
+    };
+    int64_t length = sleep_length(lane, wait_ns);
+    const struct timespec timeout = {.tv_sec = length / WB_SEC, .tv_nsec = length % WB_SEC};
+
+    if (atomic_load(&lane->stop) && lane->state != OUTBOX_PUBLISHER_STOPPING)
+        return;
+    if (!outbox_publisher_flight_sleep(lane->flight))
+        return;
+    int ready = ppoll(fds, AT_COUNT, &timeout, NULL);
+    outbox_publisher_flight_awake(lane->flight);
+    woken(lane, fds, ready > 0 ? ready : 0);
+}
