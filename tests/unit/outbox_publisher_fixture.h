@@ -147,6 +147,19 @@ static inline struct outbox_publisher_health fixture_health(struct fixture *f)
     return health;
 }
 
+/* The first row is acknowledged, the others are sent, none is marked. */
+static inline void fixture_step_to_first_ack(struct fixture *f)
+{
+    while (fixture_health(f).published == 0)
+        assert_true(outbox_publisher_step(f->publisher));
+}
+
+static inline void fixture_crash(struct fixture *f)
+{
+    outbox_publisher_abandon(f->publisher);
+    f->publisher = NULL;
+}
+
 /* The payloads of a stream in order, joined by blanks. */
 static inline void assert_stream_holds(struct fixture *f, const char *stream, const char *expected)
 {

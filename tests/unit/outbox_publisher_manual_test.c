@@ -505,11 +505,9 @@ static void rows_sent_by_a_crashed_publisher_are_found_not_sent_again(void **sta
     for (int i = 1; i <= 4; i++)
         fixture_insert(f, "a.x", "", (const char[]){(char)('0' + i), '\0'});
     fixture_start(f);
-    /* Standby, check, and the first step of draining reads; the second sends, and is not marked. */
-    while (fixture_health(f).published == 0 && fixture_health(f).in_flight == 0)
-        assert_true(outbox_publisher_step(f->publisher));
+    fixture_step_to_first_ack(f);
     assert_int_equal(fixture_int(f, "SELECT last_id FROM outbox_cursor"), 0);
-    outbox_publisher_abandon(f->publisher);
+    fixture_crash(f);
     assert_stream_holds(f, "A", "1 2 3 4");
 
     fixture_start(f);
@@ -527,9 +525,8 @@ static void rows_passed_over_by_a_crashed_publisher_are_sent_first(void **state)
     fixture_sql(f, "INSERT INTO outbox(subject, key, payload) VALUES('a.x', 'k', '1'),"
                    " ('a.x', 'l', zeroblob(2000000)), ('a.x', 'm', '3')");
     fixture_start(f);
-    while (fixture_health(f).published == 0 && fixture_health(f).in_flight == 0)
-        assert_true(outbox_publisher_step(f->publisher));
-    outbox_publisher_abandon(f->publisher);
+    fixture_step_to_first_ack(f);
+    fixture_crash(f);
     assert_exceptions(f, "");
 
     fixture_start(f);
