@@ -1,4 +1,6 @@
 /* The table of commands, and how arguments are read by it. */
+#include <stdio.h>
+
 #include "test_support.h"
 
 #include "cli.h"
@@ -30,7 +32,7 @@ static void parse(struct call *call, const char *noun, char *words)
     int argc = 1;
 
     begin(call);
-    (void)strcpy(call->cli.title, noun);
+    (void)snprintf(call->cli.title, sizeof(call->cli.title), "%s", noun);
     for (char *word = strtok(words, " "); word != NULL; word = strtok(NULL, " "))
         argv[argc++] = word;
     call->err = service_cli_parse(&call->cli, noun, argc, argv, &call->command);
@@ -41,7 +43,7 @@ static void expect_usage(const char *noun, const char *words, const char *text)
     struct call call;
     char copy[256];
 
-    (void)strcpy(copy, words);
+    (void)snprintf(copy, sizeof(copy), "%s", words);
     parse(&call, noun, copy);
     assert_err(call.err, WB_MISUSE);
     if (strstr(call.cli.why.text, text) == NULL)
@@ -93,8 +95,7 @@ static void table_every_row_has_help_and_something_to_run(void **state)
     }
 }
 
-/* ---- parsing ----------------------------------------------------------------------------------
- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 static void parse_options_before_between_and_behind_operands_are_all_read(void **state)
 {

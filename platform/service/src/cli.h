@@ -62,7 +62,7 @@ struct cli {
     struct wb_why why;
 };
 
-/* ---- cli_table.c: what there is ------------------------------------------------------------- */
+/* ---- cli_table.c: what there is -------------------------------------------------------------- */
 
 extern const struct cli_option service_cli_globals[]; /* ends with a row without name */
 extern const struct cli_command service_cli_commands[];
@@ -94,8 +94,7 @@ wb_err service_cli_number(struct cli *cli, const char *name, uint64_t fallback, 
                           uint64_t max, uint64_t *ret_value);
 wb_err service_cli_duration(struct cli *cli, const char *name, int64_t fallback, int64_t *ret_ns);
 
-/* ---- cli_setup.c: configuration, log, signals --------------------------------------------------
- */
+/* ---- cli_setup.c: configuration, log, signals ------------------------------------------------ */
 
 /* default < file < environment < flag. WB_MISUSE for a bad flag; else as config_load_*(). */
 wb_err service_cli_load_config(struct cli *cli);
@@ -108,8 +107,7 @@ wb_err service_cli_signals_open(struct cli *cli, int *ret_fd);
 /* Let signals end the process again. */
 void service_cli_signals_close(int fd);
 
-/* ---- cli_output.c ------------------------------------------------------------------------------
- */
+/* ---- cli_output.c ---------------------------------------------------------------------------- */
 
 /* Exit code of an error. */
 int service_cli_exit_code(wb_err err);
@@ -128,8 +126,7 @@ void service_cli_print_error(const struct cli *cli, wb_err err);
 /* cli->out to standard output. WB_CLOSED when its reader has gone; WB_IO. */
 wb_err service_cli_flush(struct cli *cli);
 
-/* ---- cli_help.c ---------------------------------------------------------------------------------
- */
+/* ---- cli_help.c ------------------------------------------------------------------------------ */
 
 void service_cli_help_overview(struct cli *cli);
 /* Help of a noun, or of one of its verbs (verb may be NULL). WB_NOT_FOUND. */

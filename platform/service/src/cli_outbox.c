@@ -173,7 +173,7 @@ wb_err service_cli_outbox_status(struct cli *cli)
 {
     const struct db_options options = {.must_exist = true, .read_only = true};
     struct outbox_status status;
-    struct db *db;
+    struct db *db = NULL;
     wb_err err = service_cli_outbox_open(cli, &options, &db);
 
     if (err != WB_OK)
@@ -299,7 +299,7 @@ wb_err service_cli_outbox_ls(struct cli *cli)
 {
     const struct db_options options = {.must_exist = true, .read_only = true};
     struct outbox_filter filter = {.after_id = 0};
-    struct db *db;
+    struct db *db = NULL;
     wb_err err = read_filter(cli, &filter);
 
     if (err == WB_OK)
@@ -398,7 +398,7 @@ static bool show_row(void *ctx, const struct outbox_row *row)
 wb_err service_cli_outbox_show(struct cli *cli)
 {
     const struct db_options options = {.must_exist = true, .read_only = true};
-    struct db *db;
+    struct db *db = NULL;
     wb_err err = service_cli_outbox_open(cli, &options, &db);
 
     if (err != WB_OK)

@@ -20,8 +20,7 @@ struct grammar {
     size_t count;
 };
 
-/* ---- building ----------------------------------------------------------------------------------
- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 static bool has_row(const struct grammar *grammar, const char *name)
 {
@@ -76,8 +75,7 @@ static const struct cli_option *row_of(const struct grammar *grammar, int value)
     return NULL;
 }
 
-/* ---- errors ------------------------------------------------------------------------------------
- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 const char *service_cli_nearest(const char *typed, const char *const *names, size_t count)
 {
@@ -117,7 +115,7 @@ static wb_err fail_option(struct cli *cli, const struct grammar *grammar, char *
 {
     const struct cli_option *row = optopt != 0 ? row_of(grammar, optopt) : NULL;
 
-    if (got == ':')
+    if (got == ':' && row != NULL)
         return service_cli_usage(cli, "option '--%s' takes a value: --%s %s", row->name, row->name,
                                  row->argument);
     if (row != NULL)
@@ -127,8 +125,7 @@ static wb_err fail_option(struct cli *cli, const struct grammar *grammar, char *
     return fail_unknown_long(cli, grammar, argv[optind - 1]);
 }
 
-/* ---- taking ------------------------------------------------------------------------------------
- */
+/* ---- taking ---------------------------------------------------------------------------------- */
 
 static wb_err give(struct cli *cli, const struct cli_option *row, const char *value)
 {
@@ -190,8 +187,7 @@ static wb_err read_all(struct cli *cli, const struct grammar *grammar, int argc,
     return err == WB_OK ? take_fields(cli) : err;
 }
 
-/* ---- choosing the row ---------------------------------------------------------------------------
- */
+/* ---- choosing the row ------------------------------------------------------------------------ */
 
 static wb_err fail_unknown_verb(struct cli *cli, const char *noun, const char *typed)
 {

@@ -10,8 +10,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* ---- configuration
  * -------------------------------------------------------------------------------- */
 
