@@ -122,8 +122,7 @@ static void encode_leaves_only_unreserved_characters(void **state)
     wb_buf_free(&out);
 }
 
-/* ---- exit codes
- * ---------------------------------------------------------------------------------- */
+/* ---- exit codes ------------------------------------------------------------------------------ */
 
 static void exit_code_of_every_error_is_within_the_documented_ones(void **state)
 {

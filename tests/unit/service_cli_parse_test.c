@@ -244,8 +244,7 @@ static void number_outside_its_range_is_refused_with_the_range(void **state)
     }
 }
 
-/* ---- what belongs to others
- * ---------------------------------------------------------------------- */
+/* ---- what belongs to others ------------------------------------------------------------------ */
 
 static void noun_is_found_behind_global_options(void **state)
 {

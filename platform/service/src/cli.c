@@ -6,8 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- which command
- * ------------------------------------------------------------------------------- */
+/* ---- which command --------------------------------------------------------------------------- */
 
 static bool is_table_noun(const char *noun)
 {
@@ -43,8 +42,7 @@ static wb_err fail_unknown_noun(struct cli *cli, const char *typed)
     return service_cli_usage(cli, "unknown command '%s'", typed);
 }
 
-/* ---- running it
- * ----------------------------------------------------------------------------------- */
+/* ---- running it ------------------------------------------------------------------------------ */
 
 static wb_err run_table_command(struct cli *cli, const char *noun, int argc, char **argv)
 {

@@ -132,8 +132,7 @@ void service_cli_help_overview(struct cli *cli);
 /* Help of a noun, or of one of its verbs (verb may be NULL). WB_NOT_FOUND. */
 wb_err service_cli_help_of(struct cli *cli, const char *noun, const char *verb);
 
-/* ---- cli_module.c: commands of modules
- * ----------------------------------------------------------- */
+/* ---- cli_module.c: commands of modules ------------------------------------------------------- */
 
 const struct module *service_cli_module(const struct cli *cli, const char *name);
 wb_err service_cli_run_module(struct cli *cli, const struct module *module, int argc, char **argv);

@@ -26,8 +26,7 @@ struct doctor {
     struct wb_buf items;   /* JSON */
 };
 
-/* ---- reporting
- * -------------------------------------------------------------------------------------------- */
+/* ---- reporting ------------------------------------------------------------------------------- */
 
 /* fix: what to do; NULL when detail says it, or nothing is to be done. */
 static void report(struct doctor *doctor, doctor_verdict verdict, const char *what,
@@ -66,8 +65,7 @@ static void report(struct doctor *doctor, doctor_verdict verdict, const char *wh
     (void)service_cli_flush(cli); /* a slow check must not hide the ones before it */
 }
 
-/* ---- configuration
- * ------------------------------------------------------------------------------------------ */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 static bool check_config(struct doctor *doctor)
 {
@@ -86,9 +84,7 @@ static bool check_config(struct doctor *doctor)
     return true;
 }
 
-/* ---- the bus
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the bus --------------------------------------------------------------------------------- */
 
 /* What a running service says of itself: its lines that begin with [-]. */
 static void report_unready(struct doctor *doctor, const struct wb_buf *body)
@@ -162,9 +158,7 @@ static void check_bus(struct doctor *doctor)
     }
 }
 
-/* ---- streams
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 static void report_stream(struct doctor *doctor, wb_err err, const char *name)
 {
@@ -220,9 +214,7 @@ static void check_streams(struct doctor *doctor)
     }
 }
 
-/* ---- databases
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- databases ------------------------------------------------------------------------------- */
 
 /* First value of a pragma as text into out. */
 static wb_err pragma(struct db *db, const char *sql, char *out, size_t size, struct wb_why *why)
@@ -346,9 +338,7 @@ static void check_databases(struct doctor *doctor, const char *dir)
     (void)closedir(entries);
 }
 
-/* ---- disk
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- disk ------------------------------------------------------------------------------------ */
 
 static void check_space(struct doctor *doctor, const char *dir)
 {
@@ -392,9 +382,7 @@ static void check_data(struct doctor *doctor)
     check_databases(doctor, dir);
 }
 
-/* ---- the command
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static void print_end(struct doctor *doctor)
 {

@@ -15,8 +15,7 @@ static const char exit_codes[] =
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 unreachable or timed out, 5 denied,\n"
     "6 conflict, 7 invalid, 8 partly done, 130 interrupted.\n";
 
-/* ---- text
- * ---------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static void text_options(struct wb_buf *out, const struct cli_option *rows)
 {
@@ -81,8 +80,7 @@ void service_cli_help_overview(struct cli *cli)
     wb_buf_printf(out, "\nexamples:\n%s\nmore: waybill help COMMAND\n", examples);
 }
 
-/* ---- JSON
- * ---------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static void json_member(struct wb_buf *out, const char *name, const char *value)
 {
@@ -150,8 +148,7 @@ static void json_all(struct cli *cli)
     wb_buf_str(out, "]}\n");
 }
 
-/* ---- one command
- * ----------------------------------------------------------------------------------- */
+/* ---- one command ----------------------------------------------------------------------------- */
 
 /* Commands of the program and of modules have a usage line and a sentence. */
 static bool help_of_others(struct cli *cli, const char *noun, const char *verb)

@@ -21,8 +21,7 @@ static int64_t now(void)
     return wb_mono_ns(wb_clock_system());
 }
 
-/* ---- connecting
- * ---------------------------------------------------------------------------------- */
+/* ---- connecting ------------------------------------------------------------------------------ */
 
 wb_err service_cli_http_open(struct cli *cli, struct cli_http *http)
 {
@@ -94,8 +93,7 @@ static wb_err connect_to(struct cli_http *http, struct wb_why *why)
     return http->fd >= 0 ? WB_OK : fail_connect(http, strerror(error), why);
 }
 
-/* ---- sending and receiving
- * ----------------------------------------------------------------------- */
+/* ---- sending and receiving ------------------------------------------------------------------- */
 
 static bool send_all(int fd, const char *data, size_t len)
 {
@@ -191,8 +189,7 @@ static void format_request(const struct cli_http *http, const struct cli_http_re
     wb_buf_add(out, request->body.ptr, request->body.len);
 }
 
-/* ---- one call
- * -------------------------------------------------------------------------------------- */
+/* ---- one call -------------------------------------------------------------------------------- */
 
 static wb_err exchange(struct cli_http *http, const struct wb_buf *text,
                        struct cli_http_reply *reply, struct wb_why *why)
@@ -251,8 +248,7 @@ wb_err service_cli_http_call(struct cli_http *http, const struct cli_http_reques
     return err;
 }
 
-/* ---- what an error reply says
- * ----------------------------------------------------------------------- */
+/* ---- what an error reply says ---------------------------------------------------------------- */
 
 static wb_err err_of_status(int status)
 {

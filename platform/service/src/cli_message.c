@@ -8,8 +8,7 @@
 
 #define BODY_MAX (64U << 20) /* bytes read; the bus has its own, lower limit */
 
-/* ---- reading
- * ---------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static wb_err read_fd(int fd, const char *name, struct wb_buf *out, struct wb_why *why)
 {
@@ -90,8 +89,7 @@ void service_cli_message_free(struct cli_message *message)
     wb_buf_free(&message->body);
 }
 
-/* ---- what a service hands out
- * ------------------------------------------------------------------------ */
+/* ---- what a service hands out ---------------------------------------------------------------- */
 
 static struct wb_str member(const json_t *root, const char *name)
 {
@@ -175,8 +173,7 @@ void service_cli_received_free(struct cli_received *received)
     wb_buf_free(&received->payload);
 }
 
-/* ---- printing
- * ------------------------------------------------------------------------------------------ */
+/* ---- printing -------------------------------------------------------------------------------- */
 
 void service_cli_message_print(struct wb_buf *out, const struct message *msg)
 {

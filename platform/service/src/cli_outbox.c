@@ -20,9 +20,7 @@ wb_err service_cli_outbox_open(struct cli *cli, const struct db_options *options
     return db_open(path, options, ret_db, &cli->why);
 }
 
-/* ---- add
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- add ------------------------------------------------------------------------------------- */
 
 static wb_err enqueue(struct cli *cli, struct db *db, const struct cli_message *input,
                       struct outbox_receipt *ret_receipt)
@@ -95,8 +93,7 @@ wb_err service_cli_outbox_add(struct cli *cli)
     return err;
 }
 
-/* ---- status
- * ---------------------------------------------------------------------------------------------- */
+/* ---- status ---------------------------------------------------------------------------------- */
 
 void service_cli_outbox_age(int64_t then_wall_ns, char out[24])
 {
@@ -189,9 +186,7 @@ wb_err service_cli_outbox_status(struct cli *cli)
     return WB_OK;
 }
 
-/* ---- ls
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- ls -------------------------------------------------------------------------------------- */
 
 static void json_time(struct wb_buf *out, const char *name, int64_t wall_ns)
 {
@@ -315,9 +310,7 @@ wb_err service_cli_outbox_ls(struct cli *cli)
     return err;
 }
 
-/* ---- show
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- show ------------------------------------------------------------------------------------ */
 
 /* The row as the message it is, or will be, on the bus. */
 static struct event_bus_delivery as_message(const struct outbox_row *row, const char *id,

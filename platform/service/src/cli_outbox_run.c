@@ -39,10 +39,10 @@ struct run {
     int64_t last_id;       /* of the page being scanned */
     uint64_t published;    /* by publishers that were stopped */
     struct wb_why missing; /* why a subject has no stream; "" */
+    struct wb_why told;    /* why it waits, as last said */
 };
 
-/* ---- streams
- * ---------------------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 static void add_stream(struct run *run, struct wb_str name)
 {
@@ -147,8 +147,7 @@ static wb_err declare(struct run *run)
     return err;
 }
 
-/* ---- the publisher
- * ------------------------------------------------------------------------------------------ */
+/* ---- the publisher --------------------------------------------------------------------------- */
 
 static void stop_publisher(struct run *run)
 {
@@ -181,9 +180,7 @@ static wb_err keep_publisher(struct run *run)
     return outbox_publisher_start(&options, &run->publisher, &run->cli->why);
 }
 
-/* ---- once
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- once ------------------------------------------------------------------------------------ */
 
 static wb_err fail_stuck(struct run *run, const struct outbox_publisher_health *health)
 {
@@ -279,44 +276,47 @@ static wb_err run_once(struct run *run)
     return err != WB_OK ? err : printed;
 }
 
-/* ---- until a signal
- * ------------------------------------------------------------------------------------------ */
+/* ---- until a signal -------------------------------------------------------------------------- */
 
 /* Once a second: declare what could not be declared, look for rows of further streams. */
 static wb_err tick(struct run *run)
 {
     struct outbox_status status;
-    wb_err err = WB_OK;
+    wb_err err = run->declared ? WB_OK : declare(run);
 
-    if (!run->declared) {
-        err = declare(run);
-        if (err != WB_OK && wb_err_class(err) != WB_RETRY)
-            return err;
-        if (err != WB_OK)
-            service_cli_talk(run->cli, "waybill outbox run: waiting: %s", run->cli->why.text);
-    }
-    err = outbox_status(db_handle(run->db), &status, &run->cli->why);
+    if (err == WB_OK)
+        err = outbox_status(db_handle(run->db), &status, &run->cli->why);
     if (err == WB_OK && (run->stream_count == 0 || status.retry > 0))
         err = scan(run);
     return err == WB_OK ? keep_publisher(run) : err;
 }
 
+/* What may work later is told once, and tried again. */
+static void tell(struct run *run)
+{
+    if (strcmp(run->told.text, run->cli->why.text) != 0)
+        service_cli_talk(run->cli, "waybill outbox run: waiting: %s", run->cli->why.text);
+    run->told = run->cli->why;
+}
+
 static wb_err run_until_signal(struct run *run, int signals)
 {
     struct pollfd ready = {.fd = signals, .events = POLLIN};
-    wb_err err = scan(run);
+    wb_err err;
 
     service_cli_talk(run->cli, "publishing %s (Ctrl-C to stop)", db_path(run->db));
-    do
+    do {
         err = tick(run);
-    while (err == WB_OK && poll(&ready, 1, TICK_MS) <= 0);
+        if (err != WB_OK && wb_err_class(err) == WB_RETRY) {
+            tell(run);
+            err = WB_OK;
+        }
+    } while (err == WB_OK && poll(&ready, 1, TICK_MS) <= 0);
     stop_publisher(run);
     return err;
 }
 
-/* ---- the command
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 /* The memory bus of this process forgets when it ends: only for those who say they want it. */
 static wb_err refuse_forgetting(struct cli *cli)

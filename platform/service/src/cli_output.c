@@ -34,8 +34,7 @@ wb_err service_cli_err_of_name(const char *name)
     return WB_INTERNAL;
 }
 
-/* ---- talk
- * ---------------------------------------------------------------------------------------- */
+/* ---- talk ------------------------------------------------------------------------------------ */
 
 static void write_all(int fd, const char *text, size_t len)
 {
@@ -74,8 +73,7 @@ void service_cli_talk(const struct cli *cli, const char *format, ...)
     write_line(text);
 }
 
-/* ---- errors
- * -------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 wb_err service_cli_usage(struct cli *cli, const char *format, ...)
 {
@@ -110,8 +108,7 @@ void service_cli_print_error(const struct cli *cli, wb_err err)
     wb_buf_free(&line);
 }
 
-/* ---- results
- * ------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 wb_err service_cli_flush(struct cli *cli)
 {

@@ -288,8 +288,7 @@ wb_err service_cli_parse(struct cli *cli, const char *noun, int argc, char **arg
     return err == WB_OK ? check_operands(cli, row) : err;
 }
 
-/* ---- arguments that are somebody else's
- * ----------------------------------------------------------- */
+/* ---- arguments that are somebody else's ------------------------------------------------------ */
 
 static const struct cli_option *global_of(const char *argument, const char **ret_value)
 {
@@ -335,8 +334,7 @@ wb_err service_cli_take_globals(struct cli *cli, int *argc, char **argv)
     return err == WB_OK ? take_fields(cli) : err;
 }
 
-/* ---- reading them
- * --------------------------------------------------------------------------------- */
+/* ---- reading them ---------------------------------------------------------------------------- */
 
 const char *service_cli_option(const struct cli *cli, const char *name)
 {

@@ -20,8 +20,7 @@ struct summary {
     uint64_t duplicates;
 };
 
-/* ---- through a service
- * ------------------------------------------------------------------------------- */
+/* ---- through a service ----------------------------------------------------------------------- */
 
 static wb_err format_headers(const struct message *msg, struct wb_buf *out, struct wb_why *why)
 {
@@ -87,8 +86,7 @@ static wb_err publish_http(struct cli_http *http, const struct message *msg,
     return err;
 }
 
-/* ---- either way
- * ---------------------------------------------------------------------------------------- */
+/* ---- either way ------------------------------------------------------------------------------ */
 
 static wb_err target_open(struct cli *cli, struct target *target)
 {

@@ -10,8 +10,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* ---- configuration
- * -------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 /* Whoever may list processes can read a command line. */
 static wb_err refuse_secrets(struct cli *cli, const char *url)
@@ -69,8 +68,7 @@ wb_err service_cli_load_config(struct cli *cli)
     return err == WB_OK ? load_flags(cli) : err;
 }
 
-/* ---- log
- * -------------------------------------------------------------------------------------------- */
+/* ---- log ------------------------------------------------------------------------------------- */
 
 void service_cli_setup_log(const struct cli *cli, bool service)
 {
@@ -87,8 +85,7 @@ void service_cli_setup_log(const struct cli *cli, bool service)
     wb_log_setup(STDERR_FILENO, format, level);
 }
 
-/* ---- signals
- * ------------------------------------------------------------------------------------------ */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 static void end_signals(sigset_t *set)
 {

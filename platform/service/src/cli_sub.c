@@ -24,8 +24,7 @@ struct watch {
     bool interrupted;
 };
 
-/* ---- printing
- * ------------------------------------------------------------------------------------------ */
+/* ---- printing -------------------------------------------------------------------------------- */
 
 static void print_text(struct cli *cli, uint64_t number, const struct event_bus_delivery *delivery)
 {
@@ -68,8 +67,7 @@ static wb_err print(struct watch *watch, const struct event_bus_delivery *delive
     return service_cli_flush(cli);
 }
 
-/* ---- waiting
- * ------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static bool enough(const struct watch *watch)
 {
@@ -91,8 +89,7 @@ static bool wait_for_more(struct watch *watch, int fd, int limit_ms)
     return !watch->interrupted;
 }
 
-/* ---- straight from NATS
- * -------------------------------------------------------------------------------- */
+/* ---- straight from NATS ---------------------------------------------------------------------- */
 
 static wb_err print_waiting(struct watch *watch, struct event_bus_subscription *subscription,
                             bool acks)
@@ -149,8 +146,7 @@ static wb_err watch_bus(struct watch *watch)
     return err;
 }
 
-/* ---- from a running service
- * ---------------------------------------------------------------------------- */
+/* ---- from a running service ------------------------------------------------------------------ */
 
 static wb_err call(struct cli_http *http, const struct cli_http_request *request,
                    struct cli_http_reply *reply, struct wb_why *why)
@@ -248,8 +244,7 @@ static wb_err watch_service(struct watch *watch)
     return err;
 }
 
-/* ---- the command
- * --------------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static wb_err check(struct cli *cli, struct watch *watch)
 {
