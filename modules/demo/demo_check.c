@@ -52,8 +52,7 @@ static sqlite3 *attach_all(const struct demo_stage *stage)
     bool good = sqlite3_open(":memory:", &handle) == SQLITE_OK;
 
     for (size_t i = 0; good && i < sizeof(names) / sizeof(names[0]); i++) {
-        char *sql =
-            sqlite3_mprintf("ATTACH '%q/data/%q.db' AS %Q", stage->dir, names[i], names[i]);
+        char *sql = sqlite3_mprintf("ATTACH '%q/data/%q.db' AS %Q", stage->dir, names[i], names[i]);
         good = sql != NULL && sqlite3_exec(handle, sql, NULL, NULL, NULL) == SQLITE_OK;
         sqlite3_free(sql);
     }

@@ -2,6 +2,7 @@
 #include "demo.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <waybill/event_bus_memory.h>
 
@@ -54,12 +55,13 @@ wb_err demo_stage_memory_create(struct demo_stage **ret_stage, struct wb_why *wh
                                      .kill_publisher = kill_publisher,
                                      .open_bus = open_bus,
                                      .destroy = destroy};
+    wb_log_setup(STDERR_FILENO, WB_LOG_LOGFMT, WB_LOG_ERROR); /* the story tells itself */
     wb_err err = demo_stage_prepare(&self->base, "memory", why);
     if (err == WB_OK)
         err = event_bus_memory_create(NULL, &self->base.bus);
     if (err == WB_OK)
-        err = service_start(self->base.config, self->base.bus, program_modules, program_module_count,
-                            &self->service, why);
+        err = service_start(self->base.config, self->base.bus, program_modules,
+                            program_module_count, &self->service, why);
     if (err != WB_OK) {
         destroy(&self->base);
         return err;

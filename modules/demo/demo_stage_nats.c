@@ -93,8 +93,8 @@ static void run_service(const struct nats_stage *self)
     sigaddset(&signals, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     wb_log_setup(STDERR_FILENO, WB_LOG_LOGFMT, WB_LOG_ERROR);
-    if (service_start(self->base.config, NULL, program_modules, program_module_count, &service, &why) !=
-        WB_OK) {
+    if (service_start(self->base.config, NULL, program_modules, program_module_count, &service,
+                      &why) != WB_OK) {
         (void)fprintf(stderr, "demo: service: %s\n", why.text);
         _exit(1);
     }
