@@ -37,7 +37,7 @@ struct config_table {
 
 struct config {
     struct config_key *keys; /* a copy of the table; constant after create */
-    size_t key_count;              /* constant after create */
+    size_t key_count;        /* constant after create */
     struct config_table table;
 };
 

@@ -134,7 +134,8 @@ static bool head_refused(struct http_connection *c)
 {
     static const struct http_refusal foreign = {421, "this server is not the one named in Host",
                                                 "use its own name, or add it to the allowed hosts"};
-    static const struct http_refusal no_route = {404, "no such path", "see the list of routes"};
+    static const struct http_refusal no_route = {
+        404, "no such path", "check the spelling of the path; case and slashes count"};
     static const struct http_refusal no_method = {405, "this path has another method",
                                                   "use the method in Allow"};
     static const struct http_refusal too_big = {413, "the body is larger than this path accepts",

@@ -244,7 +244,7 @@ http_step http_parser_feed(struct http_parser *p, const char *data, size_t len, 
         return feed_body(p, data, len, ret_used);
     if (p->state == HTTP_IN_REFUSED)
         step = HTTP_REFUSED;
-    if (p->head == NULL && len > 0)
+    else if (p->head == NULL && len > 0)
         step = prepare(p);
     while (step == HTTP_MORE && used < len)
         step = head_byte(p, data[used++]);
