@@ -462,7 +462,7 @@ static void publish_inside_a_completion_works(void **state)
 struct publisher {
     struct contract *c;
     pthread_t thread;
-    char subject[16];
+    char subject[24];
     int failed;
 };
 
