@@ -144,8 +144,8 @@ static void limits_are_exact(void **state)
 static void any_split_of_any_mutation_reads_the_same(void **state)
 {
     static const char *const seeds[] = {
-        "POST /echo?a=%20 HTTP/1.1\r\nHost: h:80\r\nContent-Length: 5\r\n\r\nhello"
-        "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        ("POST /echo?a=%20 HTTP/1.1\r\nHost: h:80\r\nContent-Length: 5\r\n\r\nhello"
+         "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"),
         "GET /%41/b HTTP/1.1\r\nHost: [::1]:8\r\nExpect: 100-continue\r\nA : b\r\n\r\n",
         "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 00\r\n\r\n",
     };

@@ -185,7 +185,8 @@ static inline char *client_response(int fd, struct wb_buf *input)
         if (!client_read(fd, input))
             fail_msg("the server hung up after: %s", input->len == 0 ? "" : input->ptr);
     response = wb_str_dup(wb_str_n(input->ptr, len));
-    assert_non_null(response);
+    if (response == NULL || input->ptr == NULL)
+        abort();
     memmove(input->ptr, input->ptr + len, input->len - len);
     input->len -= len;
     input->ptr[input->len] = '\0';

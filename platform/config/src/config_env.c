@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,20 +36,22 @@ static bool starts_with(struct wb_str text, const char *prefix)
     return text.len >= len && memcmp(text.ptr, prefix, len) == 0;
 }
 
+#define ENV_NAME_MAX 256 /* bytes of a variable's name; tables stay far below */
+
 /* "nats.url" -> "WAYBILL_NATS_URL", or with _FILE behind it. Wildcard keys have no variable. */
-static void env_name(const struct config_key *key, const char *suffix, struct wb_buf *out)
+static struct wb_str env_name(const struct config_key *key, const char *suffix,
+                              char out[ENV_NAME_MAX])
 {
-    wb_buf_clear(out);
-    wb_buf_str(out, "WAYBILL_");
-    for (const char *c = key->name; *c != '\0'; c++) {
-        char upper = *c;
-        if (upper >= 'a' && upper <= 'z')
-            upper = (char)(upper - 'a' + 'A');
-        else if (upper == '.' || upper == '-')
-            upper = '_';
-        wb_buf_add(out, &upper, 1);
+    int len = snprintf(out, ENV_NAME_MAX, "WAYBILL_%s%s", key->name, suffix);
+
+    assert(len > 0 && len < ENV_NAME_MAX);
+    for (char *c = out; *c != '\0'; c++) {
+        if (*c >= 'a' && *c <= 'z')
+            *c = (char)(*c - 'a' + 'A');
+        else if (*c == '.' || *c == '-')
+            *c = '_';
     }
-    wb_buf_str(out, suffix);
+    return wb_str_n(out, (size_t)len);
 }
 
 static bool has_env(const struct config_key *key)
@@ -57,30 +60,29 @@ static bool has_env(const struct config_key *key)
 }
 
 static const struct config_key *find_by_env(const struct config *config, struct wb_str name,
-                                            const char *suffix, struct wb_buf *scratch)
+                                            const char *suffix)
 {
+    char text[ENV_NAME_MAX];
+
     for (size_t i = 0; i < config->key_count; i++) {
         const struct config_key *key = &config->keys[i];
-        if (!has_env(key) || (suffix[0] != '\0' && !key->secret))
-            continue;
-        env_name(key, suffix, scratch);
-        if (wb_str_eq(wb_str_n(scratch->ptr, scratch->len), name))
+        if (has_env(key) && (suffix[0] == '\0' || key->secret) &&
+            wb_str_eq(env_name(key, suffix, text), name))
             return key;
     }
     return NULL;
 }
 
-static wb_err fail_unknown(const struct config *config, struct wb_str name, struct wb_buf *scratch,
-                           struct wb_why *why)
+static wb_err fail_unknown(const struct config *config, struct wb_str name, struct wb_why *why)
 {
+    char text[ENV_NAME_MAX];
     const struct config_key *nearest = NULL;
     unsigned least = 4; /* more slips than three make it another word */
 
     for (size_t i = 0; i < config->key_count; i++) {
         if (!has_env(&config->keys[i]))
             continue;
-        env_name(&config->keys[i], "", scratch);
-        unsigned distance = wb_str_distance(name, wb_str_n(scratch->ptr, scratch->len));
+        unsigned distance = wb_str_distance(name, env_name(&config->keys[i], "", text));
         if (distance < least) {
             least = distance;
             nearest = &config->keys[i];
@@ -91,10 +93,10 @@ static wb_err fail_unknown(const struct config *config, struct wb_str name, stru
                        "%.*s: no setting belongs to this environment variable; unset it, or see "
                        "'waybill config show' for all settings",
                        (int)name.len, name.ptr);
-    env_name(nearest, "", scratch);
+    (void)env_name(nearest, "", text);
     return wb_fail(why, WB_INVALID,
                    "%.*s: no setting belongs to this environment variable; did you mean %s?",
-                   (int)name.len, name.ptr, scratch->ptr);
+                   (int)name.len, name.ptr, text);
 }
 
 static wb_err apply(struct config_table *staged, const struct config_key *key, struct wb_str name,
@@ -233,34 +235,30 @@ static bool is_process_variable(struct wb_str name)
 static wb_err take_direct(const struct config *config, struct config_table *staged,
                           const struct variable *variable, struct wb_why *why)
 {
-    struct wb_buf scratch = {0};
     const struct config_key *key;
     wb_err err = WB_OK;
 
     if (!starts_with(variable->name, "WAYBILL_") || is_process_variable(variable->name) ||
         is_alias(config, variable->name))
         return WB_OK;
-    key = find_by_env(config, variable->name, "", &scratch);
+    key = find_by_env(config, variable->name, "");
     if (key != NULL) {
         err = apply(staged, key, variable->name, variable->value, CONFIG_RANK_ENV, why);
-        config_find(staged, key->name)->line = 1; /* seen, in case a _FILE comes too */
-    } else if (find_by_env(config, variable->name, "_FILE", &scratch) == NULL) {
-        err = fail_unknown(config, variable->name, &scratch, why);
+        if (err == WB_OK)
+            config_find(staged, key->name)->line = 1; /* seen, in case a _FILE comes too */
+    } else if (find_by_env(config, variable->name, "_FILE") == NULL) {
+        err = fail_unknown(config, variable->name, why);
     }
-    wb_buf_free(&scratch);
     return err;
 }
 
 static wb_err take_file(const struct config *config, struct config_table *staged,
                         const struct variable *variable, struct wb_why *why)
 {
-    struct wb_buf scratch = {0};
     const struct config_key *key = NULL;
 
-    if (starts_with(variable->name, "WAYBILL_") &&
-        find_by_env(config, variable->name, "", &scratch) == NULL)
-        key = find_by_env(config, variable->name, "_FILE", &scratch);
-    wb_buf_free(&scratch);
+    if (starts_with(variable->name, "WAYBILL_") && find_by_env(config, variable->name, "") == NULL)
+        key = find_by_env(config, variable->name, "_FILE");
     return key == NULL ? WB_OK : apply_secret_file(staged, key, variable, why);
 }
 
