@@ -30,6 +30,7 @@ struct fault_bus {
     struct wb_rng rng;
     struct transit *first, **last; /* in order of sending */
     unsigned faults_per_thousand;
+    unsigned refusals_per_thousand; /* of what arrives: denied, and not stored */
     bool down;
 };
 
@@ -110,6 +111,11 @@ static inline bool fault_bus_pump(struct fault_bus *self)
     if (self->first == NULL)
         return false;
     struct transit *one = transit_take(self);
+    if (wb_rng_below(&self->rng, 1000) < self->refusals_per_thousand) {
+        transit_answer(one, WB_DENIED, &none);
+        transit_free(one);
+        return true;
+    }
     if (wb_rng_below(&self->rng, 1000) >= self->faults_per_thousand) {
         transit_arrive(self, one, true);
         return true;
