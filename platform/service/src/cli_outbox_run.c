@@ -1,9 +1,9 @@
 /*
  * cli_outbox_run.c - publish the rows of an outbox: once, or until a signal.
  *
- * The streams are those of the configuration, those that rows name, and those that cover the
- * subjects of rows that wait. When rows for a further stream turn up, the publisher starts anew
- * with that stream among its own.
+ * The streams are those of the configuration, those that were published to before, those that rows
+ * name, and those that cover the subjects of rows that wait. When rows for a further stream turn
+ * up, the publisher starts anew with that stream among its own.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -340,6 +340,8 @@ static wb_err open_all(struct run *run, bool once)
 
     if (err == WB_OK)
         err = outbox_status(db_handle(run->db), &status, why); /* WB_NOT_FOUND: no outbox */
+    for (size_t i = 0; err == WB_OK && i < status.stream_count; i++)
+        add_stream(run, wb_str(status.streams[i].stream));
     if (err == WB_OK)
         err = db_checkpointer_start(db_path(run->db), NULL, &run->checkpointer, why);
     if (err == WB_OK)

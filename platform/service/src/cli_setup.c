@@ -22,14 +22,13 @@ static wb_err refuse_secrets(struct cli *cli, const char *url)
     return WB_OK;
 }
 
-static wb_err check_flags(struct cli *cli)
+/* The choice is known, so that a file written for a later version is understood. */
+static wb_err refuse_dual(struct cli *cli)
 {
-    const char *bus = service_cli_option(cli, "bus");
-
-    if (bus != NULL && strcmp(bus, "dual") == 0)
+    if (strcmp(config_str(cli->config, "bus"), "dual") == 0)
         return wb_fail(&cli->why, WB_UNSUPPORTED,
-                       "--bus dual: this build has no dual bus yet; use memory or nats");
-    return refuse_secrets(cli, service_cli_option(cli, "server"));
+                       "bus = \"dual\": this build has no dual bus yet; use memory or nats");
+    return WB_OK;
 }
 
 static wb_err load_flags(struct cli *cli)
@@ -54,7 +53,7 @@ static wb_err load_flags(struct cli *cli)
 wb_err service_cli_load_config(struct cli *cli)
 {
     const char *file = service_cli_option(cli, "config");
-    wb_err err = check_flags(cli);
+    wb_err err = refuse_secrets(cli, service_cli_option(cli, "server"));
 
     if (file == NULL)
         file = getenv("WAYBILL_CONFIG");
@@ -65,7 +64,9 @@ wb_err service_cli_load_config(struct cli *cli)
         err = config_load_file(cli->config, file, &cli->why);
     if (err == WB_OK)
         err = config_load_env(cli->config, (const char *const *)environ, &cli->why);
-    return err == WB_OK ? load_flags(cli) : err;
+    if (err == WB_OK)
+        err = load_flags(cli);
+    return err == WB_OK ? refuse_dual(cli) : err;
 }
 
 /* ---- log ------------------------------------------------------------------------------------- */

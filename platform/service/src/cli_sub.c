@@ -12,6 +12,8 @@
 
 #define EXIT_INTERRUPTED 130
 #define POLL_SERVICE_MS  20
+/* Acks follow printing at once; what is still under way at the end comes again after this. */
+#define DURABLE_ACK_NS (10 * WB_SEC)
 
 /* What was asked for, and how far it is. */
 struct watch {
@@ -123,6 +125,7 @@ static wb_err watch_bus(struct watch *watch)
         .start = durable != NULL || service_cli_option(cli, "all") != NULL ? EVENT_BUS_START_ALL
                                                                            : EVENT_BUS_START_NEW,
         .ack_none = durable == NULL,
+        .ack_wait_ns = durable != NULL ? DURABLE_ACK_NS : 0,
     };
     struct event_bus *bus;
     struct event_bus_subscription *subscription;
