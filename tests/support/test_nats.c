@@ -1,13 +1,14 @@
 /*
  * test_nats.c - a nats-server for one test: own port on loopback, own directory, ended by its pid.
  *
- * The server gets PR_SET_PDEATHSIG, so that it dies with the thread that started it, even when the
- * test is killed: start servers from the main thread.
+ * The server gets PR_SET_PDEATHSIG, so that it dies with the test, even when that is killed. The
+ * signal comes when the thread that forked ends, so one thread, which never does, forks for all.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -120,24 +121,74 @@ static bool has_started(void *ctx)
            (!start->jetstream || strstr(info, "\"jetstream\":true") != NULL);
 }
 
+/* ---- the thread that forks ---------------------------------------------------------------------
+ */
+
+static struct {
+    pthread_mutex_t mutex; /* guards the rest */
+    pthread_cond_t changed;
+    bool running;
+    const char *binary; /* not NULL: to be started */
+    const char *conf;
+    pid_t pid; /* not 0: the answer */
+} forker = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static pid_t fork_server(const char *binary, const char *conf)
+{
+    pid_t parent = getpid();
+    pid_t pid = fork();
+
+    if (pid != 0)
+        return pid;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int null = open("/dev/null", O_RDWR);
+    if (getppid() != parent || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+        _exit(126);
+    execl(binary, binary, "-c", conf, (char *)NULL);
+    _exit(127);
+}
+
+static void *fork_for_all(void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&forker.mutex);
+    for (;;) {
+        while (forker.binary == NULL)
+            pthread_cond_wait(&forker.changed, &forker.mutex);
+        forker.pid = fork_server(forker.binary, forker.conf);
+        forker.binary = NULL;
+        pthread_cond_broadcast(&forker.changed);
+    }
+    return NULL;
+}
+
+/* One caller at a time asks: tests start servers one after another. */
+static pid_t ask_forker(const char *binary, const char *conf)
+{
+    pthread_t thread;
+
+    pthread_mutex_lock(&forker.mutex);
+    if (!forker.running && pthread_create(&thread, NULL, fork_for_all, NULL) == 0)
+        forker.running = pthread_detach(thread) == 0;
+    forker.conf = conf;
+    forker.binary = binary;
+    forker.pid = 0;
+    pthread_cond_broadcast(&forker.changed);
+    while (forker.running && forker.pid == 0)
+        pthread_cond_wait(&forker.changed, &forker.mutex);
+    pid_t pid = forker.pid;
+    pthread_mutex_unlock(&forker.mutex);
+    return pid;
+}
+
 static void spawn(struct test_nats *server, bool jetstream)
 {
     char path[512];
     const char *binary = server_binary(path);
-    pid_t parent = getpid();
     struct start start = {.server = server, .jetstream = jetstream};
 
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        int null = open("/dev/null", O_RDWR);
-        if (getppid() != parent || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
-            _exit(126);
-        execl(binary, binary, "-c", server->conf, (char *)NULL);
-        _exit(127);
-    }
-    assert_true(pid > 0);
-    server->pid = pid;
+    server->pid = ask_forker(binary, server->conf);
+    assert_true(server->pid > 0);
     if (!test_wait(has_started, &start, START_TIMEOUT_MS) || server->pid == 0) {
         test_nats_kill(server);
         fail_msg("%s -c %s did not start; see %s/log", binary, server->conf, server->dir);
