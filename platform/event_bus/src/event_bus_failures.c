@@ -50,7 +50,7 @@ static bool stale(const struct event_bus_failure *slot, int64_t now_ns)
 /* Move the live entries into a table of the given capacity; stale ones are left behind. */
 static bool rebuild(struct event_bus_failures *table, size_t capacity, int64_t now_ns)
 {
-    struct event_bus_failures fresh = {.capacity = capacity};
+    struct event_bus_failures fresh = {.capacity = capacity, .swept_ns = table->swept_ns};
 
     fresh.slots = calloc(capacity, sizeof(*fresh.slots));
     if (fresh.slots == NULL)
@@ -68,13 +68,25 @@ static bool rebuild(struct event_bus_failures *table, size_t capacity, int64_t n
     return true;
 }
 
+/* It does not grow any more: sweep, but not for every message, as that reads the whole table. */
+static bool make_room_at_bound(struct event_bus_failures *table, int64_t now_ns)
+{
+    const size_t limit = SLOTS_MAX / 4 * 3;
+
+    if (table->count >= limit && now_ns - table->swept_ns >= WB_SEC) {
+        (void)rebuild(table, SLOTS_MAX, now_ns);
+        table->swept_ns = now_ns;
+    }
+    return table->count < limit;
+}
+
 /* Keep at least half of the slots free, so that probes stay short. */
 static bool make_room(struct event_bus_failures *table, int64_t now_ns)
 {
     if (table->count < table->capacity / 2)
         return true;
     if (table->capacity == SLOTS_MAX)
-        return table->count < table->capacity / 4 * 3;
+        return make_room_at_bound(table, now_ns);
 
     size_t live = 0;
     for (size_t i = 0; i < table->capacity; i++)

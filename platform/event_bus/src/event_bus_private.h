@@ -37,7 +37,8 @@ struct event_bus_failures {
     struct event_bus_failure *slots; /* open addressing, capacity is a power of two */
     size_t capacity;
     size_t count;
-    size_t handed; /* entries in place HANDED */
+    size_t handed;    /* entries in place HANDED */
+    int64_t swept_ns; /* when stale entries were last looked for at the bound */
 };
 
 /** The entry of a delivery, or NULL. Valid until the next add or remove. */
