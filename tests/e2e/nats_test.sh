@@ -151,6 +151,14 @@ ends "$serve" 0
 run doctor --config waybill.conf --json
 exits 0
 keeps doctor
+printf 'stream_provision = "verify"\n[stream.GONE]\nsubjects = "gone.>"\n' >gone.conf
+run doctor --config gone.conf -s "$main"
+exits 1
+says 'FAIL  streams'
+says 'GONE'
+run outbox run --db o.db --once --config gone.conf -s "$main"
+exits 3
+complains 'GONE'
 printf 'bus = "nats"\n[nats]\nurl = "%s"\n[stream.ORDERS]\nsubjects = "other.>"\n' "$main" >drift.conf
 run doctor --config drift.conf
 exits 1

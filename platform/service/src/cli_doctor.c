@@ -160,23 +160,32 @@ static void check_bus(struct doctor *doctor)
 
 /* ---- streams --------------------------------------------------------------------------------- */
 
+static const char *stream_fix(wb_err err, bool verify_only)
+{
+    if (err == WB_CONFLICT)
+        return "change the declaration, or let the service update the stream with "
+               "stream_provision = \"apply\"";
+    if (err == WB_NO_STREAM && verify_only)
+        return "declare it at the server, or let the service make it with "
+               "stream_provision = \"create\"";
+    if (err == WB_NO_STREAM)
+        return "start the service once: it makes missing streams";
+    return NULL;
+}
+
 static void report_stream(struct doctor *doctor, wb_err err, const char *name)
 {
-    const char *why = doctor->cli->why.text;
+    bool verify_only = strcmp(config_str(doctor->cli->config, "stream_provision"), "verify") == 0;
     char what[32];
 
     (void)snprintf(what, sizeof(what), "stream%s%.20s", name != NULL ? " " : "s",
                    name != NULL ? name : "");
-    if (err == WB_OK)
-        report(doctor, DOCTOR_OK, what, "as declared", NULL);
-    else if (err == WB_NO_STREAM)
-        report(doctor, DOCTOR_WARN, what, why,
-               "start the service once: it makes missing streams (stream_provision = \"create\")");
-    else
-        report(doctor, DOCTOR_FAIL, what, why,
-               err == WB_CONFLICT ? "change the declaration, or let the service update the stream "
-                                    "with stream_provision = \"apply\""
-                                  : NULL);
+    report(doctor,
+           err == WB_OK                          ? DOCTOR_OK
+           : err == WB_NO_STREAM && !verify_only ? DOCTOR_WARN
+                                                 : DOCTOR_FAIL,
+           what, err == WB_OK ? "as declared" : doctor->cli->why.text,
+           stream_fix(err, verify_only));
 }
 
 static bool is_configured(const struct config *config, const char *stream)

@@ -30,7 +30,10 @@ struct run {
     struct event_bus *bus;
     struct db_checkpointer *checkpointer;
     struct outbox_publisher *publisher; /* NULL: not started */
-    char streams[STREAMS_MAX][EVENT_BUS_NAME_MAX + 1];
+    struct {
+        char name[EVENT_BUS_NAME_MAX + 1];
+        char subjects[1024]; /* patterns it covers, separated by blanks; "": unknown */
+    } streams[STREAMS_MAX];
     size_t stream_count;
     size_t publisher_streams; /* how many of them it has */
     size_t lookups;
@@ -47,44 +50,45 @@ struct run {
 static void add_stream(struct run *run, struct wb_str name)
 {
     for (size_t i = 0; i < run->stream_count; i++)
-        if (wb_str_eq(wb_str(run->streams[i]), name))
+        if (wb_str_eq(wb_str(run->streams[i].name), name))
             return;
     if (name.len > EVENT_BUS_NAME_MAX)
         return; /* the publisher refuses the row, and says so there */
     run->too_many = run->too_many || run->stream_count == STREAMS_MAX;
     if (run->stream_count < STREAMS_MAX)
-        (void)snprintf(run->streams[run->stream_count++], EVENT_BUS_NAME_MAX + 1, "%.*s",
+        (void)snprintf(run->streams[run->stream_count++].name, EVENT_BUS_NAME_MAX + 1, "%.*s",
                        (int)name.len, name.ptr);
 }
 
 static bool list_covers(const char *patterns, struct wb_str subject)
 {
     for (const char *at = patterns; *at != '\0';) {
-        size_t len = strcspn(at, " ,\t");
-        if (len > 0 && subject_pattern_check(wb_str_n(at, len), NULL) == WB_OK &&
-            subject_matches(wb_str_n(at, len), subject))
+        size_t len = strcspn(at, " ");
+        if (len > 0 && subject_matches(wb_str_n(at, len), subject))
             return true;
         at += len + (at[len] != '\0');
     }
     return false;
 }
 
-/* Is the subject's stream among ours, by what the configuration or the bus told before? */
-static bool is_covered(struct run *run, struct wb_str subject)
+/* Is the subject's stream among ours already? Saves asking the bus for each row. */
+static bool is_covered(const struct run *run, struct wb_str subject)
+{
+    for (size_t i = 0; i < run->stream_count; i++)
+        if (list_covers(run->streams[i].subjects, subject))
+            return true;
+    return false;
+}
+
+/* What our streams cover, as the bus has it; one that is not there (yet) covers nothing. */
+static void learn_subjects(struct run *run)
 {
     for (size_t i = 0; i < run->stream_count; i++) {
-        char key[32 + EVENT_BUS_NAME_MAX];
-        struct wb_str name;
-        (void)snprintf(key, sizeof(key), "stream.%s.subjects", run->streams[i]);
-        for (size_t j = 0; config_section(run->cli->config, "stream.*", j, &name); j++) {
-            if (!wb_str_eq(name, wb_str(run->streams[i])))
-                continue;
-            const char *patterns = config_str(run->cli->config, key);
-            if (patterns != NULL && list_covers(patterns, subject))
-                return true;
-        }
+        struct event_bus_stream_info info;
+        if (event_bus_stream_info(run->bus, run->streams[i].name, &info, NULL) == WB_OK)
+            (void)snprintf(run->streams[i].subjects, sizeof(run->streams[i].subjects), "%s",
+                           info.subjects);
     }
-    return false;
 }
 
 static bool visit_row(void *ctx, const struct outbox_row *row)
@@ -98,6 +102,7 @@ static bool visit_row(void *ctx, const struct outbox_row *row)
     } else if (subject_check(row->subject, NULL) == WB_OK && !is_covered(run, row->subject)) {
         if (event_bus_stream_for(run->bus, row->subject, stream, &run->missing) == WB_OK) {
             add_stream(run, wb_str(stream));
+            learn_subjects(run);
             run->missing.text[0] = '\0';
         }
         run->lookups++;
@@ -111,6 +116,7 @@ static wb_err scan(struct run *run)
     static const outbox_state states[] = {OUTBOX_PENDING, OUTBOX_RETRY};
     wb_err err = WB_OK;
 
+    learn_subjects(run);
     run->lookups = 0;
     run->missing.text[0] = '\0';
     for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
@@ -174,7 +180,7 @@ static wb_err keep_publisher(struct run *run)
         (run->publisher != NULL && run->publisher_streams == run->stream_count))
         return WB_OK;
     for (size_t i = 0; i < run->stream_count; i++)
-        names[i] = run->streams[i];
+        names[i] = run->streams[i].name;
     stop_publisher(run);
     run->publisher_streams = run->stream_count;
     return outbox_publisher_start(&options, &run->publisher, &run->cli->why);
