@@ -108,9 +108,10 @@ static int compare_ns(const void *a, const void *b)
 static void assert_fast(int64_t latencies[ROUNDS], const char *how)
 {
     qsort(latencies, ROUNDS, sizeof(latencies[0]), compare_ns);
-    print_message("commit to handler, %s: p50 %.0f us, p99 %.0f us, max %.0f us\n", how,
-                  (double)latencies[ROUNDS / 2] / 1e3, (double)latencies[ROUNDS * 99 / 100] / 1e3,
-                  (double)latencies[ROUNDS - 1] / 1e3);
+    print_message("commit to handler, %s: p50 %lld us, p99 %lld us, max %lld us\n", how,
+                  (long long)(latencies[ROUNDS / 2] / WB_US),
+                  (long long)(latencies[ROUNDS * 99 / 100] / WB_US),
+                  (long long)(latencies[ROUNDS - 1] / WB_US));
     assert_true(latencies[ROUNDS / 2] < 5 * WB_MS);
 }
 

@@ -108,7 +108,9 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     const char *slash = strrchr(options->path, '/');
     const char *file = slash != NULL ? slash + 1 : options->path;
 
-    if (self == NULL || sync_init(self) != WB_OK) {
+    if (self == NULL)
+        return wb_fail(why, WB_NOMEM, "publisher of %s: out of memory", options->path);
+    if (sync_init(self) != WB_OK) {
         free(self);
         return wb_fail(why, WB_NOMEM, "publisher of %s: out of memory", options->path);
     }
@@ -188,6 +190,7 @@ wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
         err = publisher_make(options, &self, why);
     if (err != WB_OK)
         return err;
+    assert(self != NULL);
     err = lanes_make(self, options, why);
     if (err == WB_OK)
         err = event_bus_listen(self->bus, bus_listener, self);

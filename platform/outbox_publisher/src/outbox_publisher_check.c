@@ -256,8 +256,7 @@ static wb_err tables_read(struct outbox_publisher_lane *lane, bool routed_anew, 
     const int64_t holder = lane->cursor.holder;
     bool changed = outbox_publisher_store_changed(lane->store);
 
-    lane->tables_stale =
-        lane->tables_stale || changed || routed_anew || lane->exceptions.dirty > 0;
+    lane->tables_stale = lane->tables_stale || changed || routed_anew || lane->exceptions.dirty > 0;
     wb_err err = outbox_publisher_store_cursor(lane->store, lane->stream, &lane->cursor, why);
 
     if (err == WB_OK && lane->cursor.holder != holder)

@@ -223,9 +223,10 @@ static void item_send(struct outbox_publisher_lane *lane, const struct outbox_pu
 static void item_handle(struct outbox_publisher_lane *lane,
                         const struct outbox_publisher_item *item)
 {
-    struct outbox_envelope envelope;
+    struct outbox_envelope envelope; /* large: what it holds is written where it is made */
     struct wb_why why;
 
+    envelope.message = (struct message){.header_count = 0};
     if (key_stopped(lane, item))
         return;
     if (item->doubtful && !outbox_publisher_route_resolve(lane, item))
