@@ -110,7 +110,8 @@ struct opening {
     uint64_t stream_last;
     char consumer[EVENT_BUS_NAME_MAX + 1];
     char filter[SUBJECT_MAX + 1];
-    bool created; /* the consumer is new: its numbering begins */
+    json_t *found; /* the consumer as the server has it; NULL: it has none */
+    bool created;  /* the consumer is new: its numbering begins */
     struct wb_why *why;
 };
 
@@ -124,6 +125,15 @@ static wb_err request(struct opening *o, const char *verb, const char *consumer,
                    consumer);
     (void)snprintf(what, sizeof(what), "consumer '%s' of stream '%s'", consumer, o->feed->stream);
     return event_bus_nats_api_request(o->bus, what, subject, body, ret_answer, o->why);
+}
+
+/* Before the stream: then a consumer that stands behind the stream's end is really ahead of it. */
+static wb_err look_at_consumer(struct opening *o)
+{
+    if (o->options->ack_none || o->consumer[0] == '\0')
+        return WB_OK;
+    wb_err err = request(o, "INFO", o->consumer, NULL, &o->found);
+    return err == WB_NOT_FOUND ? WB_OK : err;
 }
 
 static wb_err look_at_stream(struct opening *o)
@@ -380,41 +390,33 @@ static void note_position(struct opening *o, uint64_t ack_floor)
 
 static wb_err open_durable(struct opening *o)
 {
-    json_t *answer = NULL;
+    json_t *config = json_object_get(o->found, "config");
+    uint64_t delivered = event_bus_nats_json_u64(o->found, "delivered.stream_seq");
+    uint64_t ack_floor = event_bus_nats_json_u64(o->found, "ack_floor.stream_seq");
 
-    wb_err err = request(o, "INFO", o->consumer, NULL, &answer);
-    if (err == WB_NOT_FOUND)
+    wb_err err = event_bus_nats_tap_open(&o->feed->source->tap);
+    if (err != WB_OK)
+        return wb_fail(o->why, err, "durable '%s': the connection was lost", o->consumer);
+    if (o->found == NULL)
         return create_consumer(o);
+    err = check_durable(o, config);
     if (err != WB_OK)
         return err;
-    json_t *config = json_object_get(answer, "config");
-    uint64_t delivered = event_bus_nats_json_u64(answer, "delivered.stream_seq");
-    uint64_t ack_floor = event_bus_nats_json_u64(answer, "ack_floor.stream_seq");
-    err = check_durable(o, config);
-    if (err == WB_OK && delivered > o->stream_last)
-        err = replace_durable(o, ack_floor);
-    else if (err == WB_OK) {
-        note_position(o, ack_floor);
-        if (!is_up_to_date(o, config))
-            err = update_durable(o, config);
-    }
-    json_decref(answer);
-    return err;
+    if (delivered > o->stream_last)
+        return replace_durable(o, ack_floor);
+    note_position(o, ack_floor);
+    return is_up_to_date(o, config) ? WB_OK : update_durable(o, config);
 }
 
 /* ---- ephemerals ------------------------------------------------------------------------------ */
 
 static bool is_alive(struct opening *o)
 {
-    json_t *answer = NULL;
+    const char *filter = event_bus_nats_json_str(o->found, "config.filter_subject");
 
-    if (o->consumer[0] == '\0' || request(o, "INFO", o->consumer, NULL, &answer) != WB_OK)
-        return false;
-    const char *filter = event_bus_nats_json_str(answer, "config.filter_subject");
-    bool alive = event_bus_nats_json_u64(answer, "delivered.stream_seq") <= o->stream_last &&
-                 (strcmp(filter, o->filter) == 0 || strcmp(filter, ">") == 0);
-    json_decref(answer);
-    return alive;
+    return o->found != NULL && o->consumer[0] != '\0' &&
+           event_bus_nats_json_u64(o->found, "delivered.stream_seq") <= o->stream_last &&
+           (strcmp(filter, o->filter) == 0 || strcmp(filter, ">") == 0);
 }
 
 /* An ordered log is read by a new consumer each time: nothing tells what the old one sent in vain.
@@ -424,7 +426,7 @@ static wb_err open_ephemeral(struct opening *o)
     uint8_t id[WB_ID_SIZE];
     char text[WB_ID_TEXT];
 
-    if (!o->options->ack_none && is_alive(o))
+    if (is_alive(o))
         return WB_OK;
     event_bus_nats_feed_drop_consumer(o->feed);
     wb_random_fill(id, sizeof(id));
@@ -479,16 +481,19 @@ wb_err event_bus_nats_feed_open(struct nats_feed *feed, bool anew, struct wb_why
                         .anew = anew,
                         .why = why};
 
-    wb_err err = look_at_stream(&o);
-    if (err != WB_OK)
-        return err;
     pthread_mutex_lock(&o.bus->engine.mutex);
     memcpy(o.filter, feed->filter, sizeof(o.filter));
     (void)snprintf(o.consumer, sizeof(o.consumer), "%s",
                    o.options->durable != NULL ? o.options->durable : feed->consumer);
     pthread_mutex_unlock(&o.bus->engine.mutex);
-    follow_stream(&o);
-    err = o.options->durable != NULL ? open_durable(&o) : open_ephemeral(&o);
+    wb_err err = look_at_consumer(&o);
+    if (err == WB_OK)
+        err = look_at_stream(&o);
+    if (err == WB_OK) {
+        follow_stream(&o);
+        err = o.options->durable != NULL ? open_durable(&o) : open_ephemeral(&o);
+    }
+    json_decref(o.found);
     if (err == WB_OK)
         let_run(&o);
     return err;

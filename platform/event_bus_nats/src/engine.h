@@ -71,6 +71,9 @@ struct nats_source {
     struct nats_bus *bus; /* constant, as the next ones */
     struct event_bus_subscription *subscription;
     const struct event_bus_subscription_options *options;
+    /* Of a durable. Requests are open at the server when a subscription ends; it must see that they
+     * have lost their listener, or it would hand them what is for the next holder. */
+    struct nats_tap tap;
     char description[1024];   /* the patterns, as consumers carry them */
     struct nats_source *next; /* guarded by the engine's mutex, as all below */
     struct nats_feed *feeds;
@@ -101,7 +104,7 @@ struct nats_engine {
     pthread_cond_t idle;   /* nobody is inside a source any more */
     struct nats_source *sources;
     struct nats_feed *buckets[NATS_BUCKETS];
-    uint64_t feed_ids;
+    uint64_t ids;                       /* of feeds and taps */
     struct nats_verdict *verdict_first; /* in order */
     struct nats_verdict *verdict_last;
     size_t verdicts;
@@ -119,7 +122,9 @@ void event_bus_nats_engine_free(struct nats_engine *engine);
 void event_bus_nats_engine_up(struct nats_engine *engine, size_t max_payload);
 void event_bus_nats_engine_down(struct nats_engine *engine);
 int64_t event_bus_nats_engine_tick(struct nats_engine *engine, int64_t now_ns);
-void event_bus_nats_engine_message(struct nats_engine *engine, natsMsg *msg);
+/** source: whose tap it came by, or NULL. Takes msg over. */
+void event_bus_nats_engine_message(struct nats_engine *engine, struct nats_source *source,
+                                   natsMsg *msg);
 
 /** Look at the streams soon: they have changed. */
 void event_bus_nats_engine_refresh(struct nats_engine *engine);

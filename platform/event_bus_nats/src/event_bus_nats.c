@@ -155,18 +155,19 @@ static int64_t sub_tick(void *ctx, int64_t now)
     return event_bus_nats_engine_tick(&bus->engine, now);
 }
 
-static void pub_message(void *ctx, natsMsg *msg)
+static void pub_message(void *ctx, void *owner, natsMsg *msg)
 {
     struct nats_bus *bus = ctx;
 
+    (void)owner;
     event_bus_nats_publisher_answer(&bus->publisher, msg);
 }
 
-static void sub_message(void *ctx, natsMsg *msg)
+static void sub_message(void *ctx, void *owner, natsMsg *msg)
 {
     struct nats_bus *bus = ctx;
 
-    event_bus_nats_engine_message(&bus->engine, msg);
+    event_bus_nats_engine_message(&bus->engine, owner, msg);
 }
 
 /* ---- what the server tells outside of any call -------------------------------------------------

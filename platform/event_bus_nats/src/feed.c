@@ -11,8 +11,6 @@
 #define GRACE_NS     (2 * WB_SEC)
 #define PAUSE_NS     (250 * WB_MS)
 
-#define EPHEMERAL_PREFIX "wb-"
-
 static int64_t now_ns(void)
 {
     return wb_mono_ns(wb_clock_system());
@@ -58,20 +56,17 @@ static uint32_t credit(const struct nats_feed *feed)
     return left;
 }
 
-/* Members of a queue group in one bus share a consumer: who asked for most gets it. */
-static struct nats_feed *find_feed(struct nats_engine *engine, const struct nats_ack_subject *ack)
+/* source: whose tap it came by; members of a queue group in one bus share a consumer. */
+static struct nats_feed *find_feed(struct nats_engine *engine, const struct nats_source *source,
+                                   const struct nats_ack_subject *ack)
 {
-    struct nats_feed *best = NULL;
+    struct nats_feed *feed = engine->buckets[bucket_of(ack->stream, ack->consumer)];
 
-    for (struct nats_feed *feed = engine->buckets[bucket_of(ack->stream, ack->consumer)];
-         feed != NULL; feed = feed->bucket_next) {
-        if (feed->source->stopped || !wb_str_eq(wb_str(feed->stream), ack->stream) ||
-            !wb_str_eq(wb_str(feed->consumer), ack->consumer))
-            continue;
-        if (best == NULL || credit(feed) > credit(best))
-            best = feed;
-    }
-    return best;
+    while (feed != NULL && ((source != NULL && feed->source != source) ||
+                            !wb_str_eq(wb_str(feed->stream), ack->stream) ||
+                            !wb_str_eq(wb_str(feed->consumer), ack->consumer)))
+        feed = feed->bucket_next;
+    return feed;
 }
 
 static struct nats_feed *find_feed_by_id(struct nats_engine *engine, uint64_t id)
@@ -204,7 +199,9 @@ static void open_request(struct nats_feed *feed, struct nats_request *request, i
     (void)snprintf(ret_pull->subject, sizeof(ret_pull->subject), "$JS.API.CONSUMER.MSG.NEXT.%s.%s",
                    feed->stream, feed->consumer);
     (void)snprintf(ret_pull->reply, sizeof(ret_pull->reply), "%s.f.%" PRIu64 ".%" PRIu64,
-                   feed->source->bus->sub.inbox, feed->id, request->serial);
+                   feed->source->options->durable != NULL ? feed->source->tap.inbox
+                                                          : feed->source->bus->sub.inbox,
+                   feed->id, request->serial);
     (void)snprintf(ret_pull->body, sizeof(ret_pull->body),
                    "{\"batch\":%u,\"max_bytes\":%zu,\"expires\":%lld,\"idle_heartbeat\":%lld}",
                    request->left, engine->max_bytes, (long long)EXPIRES_NS,
@@ -240,15 +237,14 @@ void event_bus_nats_source_pull(struct nats_source *source)
 
 /* ---- statuses -------------------------------------------------------------------------------- */
 
-/* <inbox>.f.<feed>.<serial> */
-static bool parse_request_subject(const struct nats_bus *bus, const char *subject, uint64_t *ret_id,
-                                  uint64_t *ret_serial)
+/* <inbox>.f.<feed>.<serial>; the inbox, ours or a tap's, has no such part. */
+static bool parse_request_subject(const char *subject, uint64_t *ret_id, uint64_t *ret_serial)
 {
-    size_t inbox = strlen(bus->sub.inbox);
+    const char *part = strstr(subject, ".f.");
 
-    if (strncmp(subject, bus->sub.inbox, inbox) != 0 || strncmp(subject + inbox, ".f.", 3) != 0)
+    if (part == NULL)
         return false;
-    const char *id = subject + inbox + 3;
+    const char *id = part + 3;
     const char *dot = strchr(id, '.');
     return dot != NULL && wb_str_to_u64(wb_str_n(id, (size_t)(dot - id)), ret_id) &&
            wb_str_to_u64(wb_str(dot + 1), ret_serial);
@@ -290,7 +286,7 @@ static void take_status_message(struct nats_engine *engine, natsMsg *msg)
     uint64_t serial;
 
     if (natsMsgHeader_Get(msg, "Status", &status) != NATS_OK ||
-        !parse_request_subject(engine->bus, natsMsg_GetSubject(msg), &id, &serial))
+        !parse_request_subject(natsMsg_GetSubject(msg), &id, &serial))
         return;
     if (natsMsgHeader_Get(msg, "Description", &description) != NATS_OK)
         description = "";
@@ -311,21 +307,6 @@ static void take_status_message(struct nats_engine *engine, natsMsg *msg)
 static void settle_now(struct nats_bus *bus, const char *reply, const char *body)
 {
     (void)event_bus_nats_link_send(&bus->sub, reply, NULL, (struct wb_bytes){body, strlen(body)});
-}
-
-/*
- * A request of a subscription that has ended is still open at the server and got this message.
- * Whoever holds the durable next is to have it, soon, but not before that request has expired again
- * and again.
- */
-static void hand_back(struct nats_bus *bus, const struct nats_ack_subject *ack, const char *reply)
-{
-    char body[48];
-
-    if (ack->consumer.len > 3 && memcmp(ack->consumer.ptr, EPHEMERAL_PREFIX, 3) == 0)
-        return;
-    (void)snprintf(body, sizeof(body), "-NAK {\"delay\": %lld}", (long long)PAUSE_NS);
-    settle_now(bus, reply, body);
 }
 
 static void use_credit(struct nats_feed *feed)
@@ -410,7 +391,9 @@ static bool take_delivery(struct nats_feed *feed, const struct nats_ack_subject 
     return arrival == ARRIVAL_OFFER;
 }
 
-void event_bus_nats_engine_message(struct nats_engine *engine, natsMsg *msg)
+/* What comes while a source ends waits in its queue, and goes back when nothing comes any more. */
+void event_bus_nats_engine_message(struct nats_engine *engine, struct nats_source *source,
+                                   natsMsg *msg)
 {
     struct nats_ack_subject ack;
 
@@ -423,11 +406,9 @@ void event_bus_nats_engine_message(struct nats_engine *engine, natsMsg *msg)
     if (delivery == NULL)
         return; /* out of memory: it comes again after ack_wait, or leaves a gap that is noticed */
     pthread_mutex_lock(&engine->mutex);
-    struct nats_feed *feed = find_feed(engine, &ack);
+    struct nats_feed *feed = find_feed(engine, source, &ack);
     bool taken = feed != NULL && take_delivery(feed, &ack, delivery);
     pthread_mutex_unlock(&engine->mutex);
-    if (feed == NULL)
-        hand_back(engine->bus, &ack, delivery->reply);
     if (!taken)
         event_bus_release(&delivery->impl.view);
 }

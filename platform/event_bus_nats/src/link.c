@@ -165,7 +165,27 @@ static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, 
 
     (void)nc;
     (void)sub;
-    link->events->message(link->ctx, msg);
+    link->events->message(link->ctx, NULL, msg);
+}
+
+static void on_tap_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *closure)
+{
+    const struct nats_tap *tap = closure;
+
+    (void)nc;
+    (void)sub;
+    tap->link->events->message(tap->link->ctx, tap->owner, msg);
+}
+
+static void on_tap_complete(void *closure)
+{
+    struct nats_tap *tap = closure;
+    struct nats_link *link = tap->link;
+
+    pthread_mutex_lock(&link->mutex);
+    tap->done = true;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->mutex);
 }
 
 static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus status, void *closure)
@@ -177,6 +197,63 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus statu
     (void)sub;
     link->events->trouble(link->ctx,
                           text != NULL && *text != '\0' ? text : natsStatus_GetText(status));
+}
+
+/* ---- taps -------------------------------------------------------------------------------------
+ */
+
+static natsStatus open_tap(struct nats_tap *tap, natsConnection *nc)
+{
+    char subject[sizeof(tap->inbox) + 2];
+
+    (void)snprintf(subject, sizeof(subject), "%s.>", tap->inbox);
+    natsStatus s = natsConnection_Subscribe(&tap->sub, nc, subject, on_tap_message, tap);
+    if (s != NATS_OK)
+        return s;
+    s = natsSubscription_SetOnCompleteCB(tap->sub, on_tap_complete, tap);
+    if (s == NATS_OK)
+        return natsSubscription_SetPendingLimits(tap->sub, -1, -1);
+    /* The connection is closed. Nothing was asked for, so nothing calls back. */
+    natsSubscription_Destroy(tap->sub);
+    tap->sub = NULL;
+    return s;
+}
+
+wb_err event_bus_nats_tap_open(struct nats_tap *tap)
+{
+    struct nats_link *link = tap->link;
+    natsConnection *nc = event_bus_nats_link_acquire(link);
+    natsStatus s = NATS_OK;
+
+    if (nc == NULL)
+        return WB_UNREACHABLE;
+    pthread_mutex_lock(&link->mutex);
+    uint64_t epoch = link->epoch;
+    pthread_mutex_unlock(&link->mutex);
+    if (tap->sub == NULL || tap->epoch != epoch) {
+        event_bus_nats_tap_close(tap);
+        tap->epoch = epoch;
+        s = open_tap(tap, nc);
+    }
+    event_bus_nats_link_release(link, s);
+    return event_bus_nats_link_err(s);
+}
+
+void event_bus_nats_tap_close(struct nats_tap *tap)
+{
+    struct nats_link *link = tap->link;
+
+    if (tap->sub == NULL)
+        return;
+    /* Fails when the connection is closed, which ends the subscription as well. */
+    (void)natsSubscription_DrainTimeout(tap->sub, link->flush_timeout_ms);
+    pthread_mutex_lock(&link->mutex);
+    while (!tap->done)
+        pthread_cond_wait(&link->changed, &link->mutex);
+    tap->done = false;
+    pthread_mutex_unlock(&link->mutex);
+    natsSubscription_Destroy(tap->sub);
+    tap->sub = NULL;
 }
 
 /* ---- connecting ------------------------------------------------------------------------------ */
@@ -296,13 +373,14 @@ static void publish_connection(struct nats_link *link, natsConnection *nc)
 {
     pthread_mutex_lock(&link->mutex);
     link->nc = nc;
-    link->attempts++;
-    link->refusal = WB_OK;
-    link->problem[0] = '\0';
+    link->epoch++;
     pthread_mutex_unlock(&link->mutex);
     link->events->up(link->ctx);
     /* Whoever waits for the link finds the work of up() done. */
     pthread_mutex_lock(&link->mutex);
+    link->attempts++;
+    link->refusal = WB_OK;
+    link->problem[0] = '\0';
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->mutex);
 }

@@ -4,8 +4,8 @@
  * nats.c's own reconnect lets new messages overtake lost ones and gives up for good after refused
  * credentials, so it is switched off: a link makes a new connection, with backoff and jitter, for
  * as long as it lives. On each connection it holds one subscription, <inbox>.>, through which all
- * answers come. nats.c corrupts its heap when a subscription is destroyed under traffic; this one
- * lives exactly as long as its connection, and both are destroyed when nothing calls back any more.
+ * answers come; taps are further ones. nats.c corrupts its heap when a subscription is destroyed
+ * under traffic, so each is destroyed only when nothing calls back any more.
  *
  * Threads   One of its own, which connects and runs up, down and tick; message runs on the thread
  *           of the subscription, trouble on nats.c's thread for callbacks.
@@ -25,7 +25,8 @@ struct nats_link_events {
     void (*down)(void *ctx);
     /* Regular work while connected; returns when it wants to run again at the latest. */
     int64_t (*tick)(void *ctx, int64_t now_ns);
-    void (*message)(void *ctx, natsMsg *msg);     /* owns msg */
+    /* owns msg; owner is that of the tap it came by, NULL for <inbox>.> */
+    void (*message)(void *ctx, void *owner, natsMsg *msg);
     void (*trouble)(void *ctx, const char *text); /* the server told an error outside of any call */
     void (*failed)(void *ctx);                    /* an attempt to connect failed */
 };
@@ -49,6 +50,7 @@ struct nats_link {
     bool delivered;    /* the subscription's thread has ended */
     bool woken;        /* run tick soon */
     uint64_t attempts; /* to connect, so far */
+    uint64_t epoch;    /* connections so far */
     wb_err refusal;    /* why not connected: WB_DENIED, WB_INVALID, WB_UNREACHABLE; WB_OK: it is */
     char problem[200]; /* the same in words; "" */
 };
@@ -69,6 +71,24 @@ void event_bus_nats_link_release(struct nats_link *link, natsStatus status);
 /** Send a message without waiting; reply may be NULL. WB_UNREACHABLE, WB_UNKNOWN, WB_TOO_BIG. */
 wb_err event_bus_nats_link_send(struct nats_link *link, const char *subject, const char *reply,
                                 struct wb_bytes data);
+
+/*
+ * A subscription of its own, so that the server sees when nobody listens any more. Used by one
+ * thread at a time.
+ */
+struct nats_tap {
+    struct nats_link *link; /* constant, as the next two */
+    void *owner;
+    char inbox[80];
+    natsSubscription *sub; /* NULL: not open */
+    uint64_t epoch;        /* the connection it was opened on */
+    bool done;             /* its thread has ended; guarded by the link's mutex */
+};
+
+/** Open it on the present connection, unless it is. WB_UNREACHABLE, WB_NOMEM. */
+wb_err event_bus_nats_tap_open(struct nats_tap *tap);
+/** Have the server send no more, let what was sent arrive, and wait for the last call back. */
+void event_bus_nats_tap_close(struct nats_tap *tap);
 
 /** Run tick soon. */
 void event_bus_nats_link_wake(struct nats_link *link);

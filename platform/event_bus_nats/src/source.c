@@ -118,7 +118,7 @@ static void add_feed(struct nats_source *source, struct nats_feed *feed)
     struct nats_engine *engine = &source->bus->engine;
 
     pthread_mutex_lock(&engine->mutex);
-    feed->id = ++engine->feed_ids;
+    feed->id = ++engine->ids;
     feed->next = source->feeds;
     source->feeds = feed;
     pthread_mutex_unlock(&engine->mutex);
@@ -159,8 +159,7 @@ static void update_feed(struct nats_feed *feed, json_t *stream, const char *filt
     bool changed = strcmp(feed->filter, filter) != 0 || feed->match_here != match_here;
     (void)snprintf(feed->filter, sizeof(feed->filter), "%s", filter);
     feed->match_here = match_here;
-    if (changed || feed->created_wall_ns != created ||
-        feed->last_seq > event_bus_nats_json_u64(stream, "state.last_seq"))
+    if (changed || feed->created_wall_ns != created)
         event_bus_nats_feed_doubt(feed, 0);
     pthread_mutex_unlock(&engine->mutex);
 }
@@ -256,6 +255,8 @@ static wb_err add_source(struct nats_engine *engine, struct nats_source *source,
                  strcmp(durable, other->options->durable) == 0 &&
                  !may_share(source->options, other->options);
     if (!bound) {
+        (void)snprintf(source->tap.inbox, sizeof(source->tap.inbox), "%s_%" PRIu64,
+                       source->bus->sub.inbox, ++engine->ids);
         source->next = engine->sources;
         engine->sources = source;
     }
@@ -318,6 +319,8 @@ wb_err event_bus_nats_start(struct event_bus *self, struct event_bus_subscriptio
     source->options = event_bus_subscription_options_of(subscription);
     source->starting = true;
     source->inside = 1;
+    source->tap.link = &bus->sub;
+    source->tap.owner = source;
     event_bus_nats_describe(source);
     wb_err err = add_source(&bus->engine, source, why);
     if (err != WB_OK) {
@@ -358,12 +361,43 @@ void event_bus_nats_resume(struct event_bus *self, void *arg)
     pthread_mutex_unlock(&engine->mutex);
 }
 
-/* No offer begins or runs any more. Returns what was received and never offered. */
+/*
+ * Have the server forget the requests that nobody listens to any more. It does so when asked about
+ * the consumer; if it finds them only when something is handed back, nats-server 2.9 loses that
+ * until ack_wait and sends another message twice.
+ */
+static void forget_requests(struct nats_source *source)
+{
+    char subject[2 * EVENT_BUS_NAME_MAX + 64];
+    json_t *answer = NULL;
+
+    for (struct nats_feed *feed = source->feeds; feed != NULL; feed = feed->next) {
+        pthread_mutex_lock(&source->bus->engine.mutex);
+        bool there = feed->state == NATS_FEED_RUNNING;
+        pthread_mutex_unlock(&source->bus->engine.mutex);
+        (void)snprintf(subject, sizeof(subject), "$JS.API.CONSUMER.INFO.%s.%s", feed->stream,
+                       feed->consumer);
+        if (there && event_bus_nats_api_request(source->bus, "unsubscribe", subject, NULL, &answer,
+                                                NULL) == WB_OK)
+            json_decref(answer);
+    }
+}
+
+/* No offer begins or runs any more, and nothing comes. Returns what was received and not offered.
+ */
 static struct event_bus_delivery_impl *silence(struct nats_engine *engine,
                                                struct nats_source *source)
 {
     pthread_mutex_lock(&engine->mutex);
     source->stopped = true;
+    while (source->inside > 0)
+        pthread_cond_wait(&engine->idle, &engine->mutex);
+    pthread_mutex_unlock(&engine->mutex);
+    if (source->tap.sub != NULL) {
+        event_bus_nats_tap_close(&source->tap);
+        forget_requests(source);
+    }
+    pthread_mutex_lock(&engine->mutex);
     while (source->inside > 0)
         pthread_cond_wait(&engine->idle, &engine->mutex);
     struct event_bus_delivery_impl *queue = source->first;
