@@ -166,6 +166,7 @@ static void handle(void *ctx, struct event_bus_delivery *delivery)
 
     pthread_mutex_lock(&log->mutex);
     log->running--;
+    log->handled++;
     pthread_cond_broadcast(&log->grown);
     pthread_mutex_unlock(&log->mutex);
 }
@@ -263,7 +264,7 @@ static size_t wait_counter(struct contract_log *log, const size_t *counter, size
 
 void contract_wait_events(struct contract_log *log, size_t count)
 {
-    size_t got = wait_counter(log, &log->count, count);
+    size_t got = wait_counter(log, &log->handled, count);
 
     if (got < count)
         fail_msg("%zu of %zu deliveries came", got, count);

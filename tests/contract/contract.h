@@ -95,7 +95,8 @@ struct contract_log {
     void *ctx;             /* for act */
     pthread_mutex_t mutex; /* guards the rest */
     pthread_cond_t grown;
-    size_t count;
+    size_t count;   /* deliveries begun */
+    size_t handled; /* and dealt with */
     size_t given_up;
     size_t running;  /* handlers at work now */
     bool overlapped; /* two were at work at once */
@@ -122,7 +123,7 @@ void contract_expect(struct event_bus_subscription *subscription, uint64_t seque
 /** Nothing comes for this long. For what must not happen: keep it short. */
 void contract_expect_none(struct event_bus_subscription *subscription, int64_t for_ns);
 
-/** Wait until the log has count events; fails the test when they do not come. */
+/** Wait until count deliveries have been dealt with; fails the test when they do not come. */
 void contract_wait_events(struct contract_log *log, size_t count);
 void contract_wait_given_up(struct contract_log *log, size_t count);
 /** How many events there are now. */

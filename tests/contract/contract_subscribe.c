@@ -444,6 +444,25 @@ static void queue_group_over_two_processes_gives_each_message_to_one(void **stat
     event_bus_destroy(second.bus);
 }
 
+/* Take up to max of what has come; each is the next in sequence and a first delivery. */
+static size_t take_in_order(struct event_bus_subscription *s, size_t max, uint64_t last,
+                            wb_err ack_says)
+{
+    struct event_bus_delivery *got[64];
+    size_t count = 0;
+
+    assert_true(max <= 64);
+    assert_ok(event_bus_fetch(s, max, CONTRACT_PATIENCE_NS, got, &count));
+    assert_in_range(count, 1, max);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(got[i]->sequence, last + i + 1);
+        assert_int_equal(got[i]->deliveries, 1);
+        assert_err(event_bus_ack(got[i]), ack_says);
+        event_bus_release(got[i]);
+    }
+    return count;
+}
+
 /* ---- without acks ---------------------------------------------------------------------------- */
 
 #define LONG_LOG 5000 /* more than a subscription's queue holds */
@@ -453,23 +472,14 @@ static void ack_none_reads_every_message_once_in_order_however_slowly(void **sta
     struct contract *c = *state;
     const struct event_bus_subscription_options options = {.start = EVENT_BUS_START_ALL,
                                                            .ack_none = true};
-    struct event_bus_delivery *got[64];
-    size_t count;
     uint64_t last = 0;
 
     contract_stream(c, "ORDERS", "orders.>");
     struct event_bus_subscription *s = contract_poll(c, "orders.>", &options);
     for (int i = 0; i < LONG_LOG; i++)
         contract_publish(c, "orders.a", "x");
-    while (last < LONG_LOG) {
-        assert_ok(event_bus_fetch(s, 64, CONTRACT_PATIENCE_NS, got, &count));
-        for (size_t i = 0; i < count; i++) {
-            assert_int_equal(got[i]->sequence, ++last);
-            assert_int_equal(got[i]->deliveries, 1);
-            assert_err(event_bus_ack(got[i]), WB_MISUSE);
-            event_bus_release(got[i]);
-        }
-    }
+    while (last < LONG_LOG)
+        last += take_in_order(s, 64, last, WB_MISUSE);
     contract_expect_none(s, 50 * WB_MS);
     event_bus_unsubscribe(s);
 }
@@ -515,15 +525,8 @@ static void fetch_takes_what_is_there_up_to_its_limit(void **state)
     assert_err(event_bus_fetch(s, 10, WB_MS, got, &count), WB_TIMEOUT);
     assert_int_equal(count, 0);
     publish_numbered(c, "orders.a", 12);
-    while (total < 12) {
-        assert_ok(event_bus_fetch(s, 5, CONTRACT_PATIENCE_NS, got, &count));
-        assert_in_range(count, 1, 5);
-        for (size_t i = 0; i < count; i++) {
-            assert_int_equal(got[i]->sequence, ++total);
-            assert_ok(event_bus_ack(got[i]));
-            event_bus_release(got[i]);
-        }
-    }
+    while (total < 12)
+        total += take_in_order(s, 5, total, WB_OK);
     event_bus_unsubscribe(s);
 }
 

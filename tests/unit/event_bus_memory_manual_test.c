@@ -294,7 +294,7 @@ static void max_age_ends_on_the_virtual_clock_and_spares_pending_acks(void **sta
     publish(bus, "work.a");
     assert_ok(event_bus_next(s, 0, &got));
     event_bus_release(got);
-    event_bus_memory_advance(bus, 7 * 24 * 3600 * WB_SEC); /* the default */
+    event_bus_memory_advance(bus, WB_SEC * 3600 * 24 * 7); /* the default */
     assert_ok(event_bus_stream_info(bus, "WORK", &info, NULL));
     assert_int_equal(info.messages, 0);
     assert_int_equal(info.first_seq, 2);

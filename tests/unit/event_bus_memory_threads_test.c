@@ -10,7 +10,7 @@
 
 #define PUBLISHERS 3
 #define EACH       400
-#define ALL        (PUBLISHERS * EACH)
+#define ALL        ((size_t)PUBLISHERS * EACH)
 
 static struct event_bus *make(uint32_t workers)
 {

@@ -41,7 +41,7 @@ static wb_err check_stream_subjects(const struct event_bus_stream_options *o, st
 static void stream_defaults(struct event_bus_stream_options *o)
 {
     if (o->max_age_ns == 0)
-        o->max_age_ns = 7 * 24 * 3600 * WB_SEC;
+        o->max_age_ns = WB_SEC * 3600 * 24 * 7;
     if (o->duplicate_window_ns == 0) {
         o->duplicate_window_ns = 600 * WB_SEC;
         if (o->duplicate_window_ns > o->max_age_ns)

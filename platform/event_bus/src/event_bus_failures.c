@@ -4,8 +4,8 @@
 
 /* The bound of the table: above any sum of max_ack_pending that makes sense. Messages beyond it are
  * delivered as usual; only their failures are not counted. */
-#define SLOTS_FIRST 64U
-#define SLOTS_MAX   (1U << 18)
+#define SLOTS_FIRST ((size_t)64)
+#define SLOTS_MAX   ((size_t)1 << 18)
 
 static uint64_t stream_key(const struct event_bus_delivery *delivery)
 {

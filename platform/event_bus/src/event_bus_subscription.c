@@ -17,6 +17,7 @@ static bool copy_patterns(struct event_bus_subscription *s,
 {
     size_t size = 0;
 
+    assert(options->pattern_count > 0);
     for (size_t i = 0; i < options->pattern_count; i++)
         size += strlen(options->patterns[i]) + 1;
     const char **patterns = calloc(options->pattern_count, sizeof(*patterns));
@@ -303,7 +304,7 @@ void event_bus_leave(struct event_bus_subscription *s)
     bool free_it = last && s->self_ended;
     if (free_it)
         finish(s);
-    else if (last)
+    else if (s->inside <= 1) /* 1: the one who drains */
         pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->mutex);
     if (free_it)
@@ -336,10 +337,11 @@ void event_bus_unsubscribe(struct event_bus_subscription *s)
     event_bus_subscription_detach(s);
 }
 
-/* Everything received has been handled, and everything handed out that can be settled is. */
+/* Everything received has been handled, and everything handed out that can be settled is. Who
+ * drains is inside, too. */
 static bool idle(const struct event_bus_subscription *s)
 {
-    return s->first == NULL && s->live == 0 && s->inside == 0 && !s->scheduled;
+    return s->first == NULL && s->live == 0 && s->inside == 1 && !s->scheduled;
 }
 
 static void wait_idle(struct event_bus_subscription *s, int64_t until)
@@ -352,21 +354,27 @@ static void wait_idle(struct event_bus_subscription *s, int64_t until)
     pthread_mutex_unlock(&s->mutex);
 }
 
+static void drain_inside(struct event_bus_subscription *s, int64_t until)
+{
+    s->bus->ops->stop(s->bus, s->source, true);
+    if (s->bus->settings.workers > 0)
+        wait_idle(s, until);
+    else if (s->options.handler != NULL) /* without workers the caller does their work */
+        event_bus_hand_out(s, SIZE_MAX);
+    pthread_mutex_lock(&s->mutex);
+    s->inside--; /* not event_bus_leave(): whoever drains ends it, even if its handler did */
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->mutex);
+}
+
 wb_err event_bus_drain(struct event_bus_subscription *s, int64_t timeout_ns, size_t *ret_left)
 {
     int64_t until = event_bus_deadline(wb_clock_system(), timeout_ns);
 
     if (event_bus_frame_in(s))
         return WB_MISUSE;
-    if (event_bus_enter(s)) {
-        s->bus->ops->stop(s->bus, s->source, true);
-        /* Without workers the caller does their work. */
-        if (s->bus->settings.workers == 0 && s->options.handler != NULL)
-            event_bus_hand_out(s, SIZE_MAX);
-        event_bus_leave(s);
-        if (s->bus->settings.workers > 0)
-            wait_idle(s, until);
-    }
+    if (event_bus_enter(s))
+        drain_inside(s, until);
     pthread_mutex_lock(&s->mutex);
     size_t left = s->queued + s->failures.handed;
     pthread_mutex_unlock(&s->mutex);
@@ -381,10 +389,9 @@ void event_bus_subscription_info(struct event_bus_subscription *s,
 {
     size_t streams = 0;
 
-    if (event_bus_enter(s)) {
+    bool open = event_bus_enter(s);
+    if (open)
         streams = s->bus->ops->streams(s->bus, s->source);
-        event_bus_leave(s);
-    }
     pthread_mutex_lock(&s->mutex);
     *ret_info = (struct event_bus_subscription_info){.streams = streams,
                                                      .delivered = s->delivered,
@@ -393,4 +400,6 @@ void event_bus_subscription_info(struct event_bus_subscription *s,
                                                      .queued = s->queued,
                                                      .unsettled = s->failures.handed};
     pthread_mutex_unlock(&s->mutex);
+    if (open)
+        event_bus_leave(s);
 }

@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -483,6 +484,7 @@ static wb_err join(struct memory_bus *bus, struct event_bus_subscription *subscr
 
     if (err != WB_OK)
         return err;
+    assert(group != NULL);
     if (take_settings(group, o) != WB_OK) {
         if (group->durable == NULL)
             event_bus_memory_group_free(bus, group);

@@ -11,7 +11,7 @@ bool event_bus_memory_heap_reserve(struct memory_heap *heap, size_t count)
     while (capacity <= count)
         capacity *= 2;
 
-    struct memory_due **items = realloc(heap->items, capacity * sizeof(*items));
+    struct memory_due **items = realloc(heap->items, capacity * sizeof(struct memory_due *));
     if (items == NULL)
         return false;
     heap->items = items;

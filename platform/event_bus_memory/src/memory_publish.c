@@ -182,7 +182,7 @@ wb_err event_bus_memory_publish(struct event_bus *base, const struct message *ms
         if (stream == NULL)
             err = no_stream(msg, why);
     }
-    if (err == WB_OK) {
+    if (stream != NULL) {
         one.err = accept(bus, stream, msg, options, &one.ack, &one.why);
         event_bus_memory_run(bus);
         if (!bus->completing)
