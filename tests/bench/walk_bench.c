@@ -171,7 +171,7 @@ static void bench_publish(struct event_bus *bus, struct rate *rate)
                                                           .last_seq = last + i};
         must_ok(event_bus_publish_async(bus, &msg, &options, published, &tally, &why), "publish",
                 &why);
-        while (i - atomic_load(&tally.count) >= WINDOW)
+        while (i + 1 - atomic_load(&tally.count) >= WINDOW)
             usleep(20);
     }
     wait_count(&tally, MESSAGES, "publish: acks");
@@ -273,7 +273,7 @@ static void bench_raw_publish(struct raw *raw, uint64_t last, struct rate *rate)
     int64_t start = now();
     for (size_t i = 0; i < MESSAGES; i++) {
         raw_publish_one(raw, i, last + i);
-        while (i - atomic_load(&raw->tally.count) >= WINDOW)
+        while (i + 1 - atomic_load(&raw->tally.count) >= WINDOW)
             usleep(20);
     }
     wait_count(&raw->tally, MESSAGES, "raw publish: acks");
@@ -509,6 +509,7 @@ int main(void)
     struct raw raw = {0};
     char dir[256];
 
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
     test_dir_make(dir);
     test_nats_start(&server, NULL);
     print_machine(dir);
