@@ -326,6 +326,22 @@ static int badness(outbox_publisher_state state)
     return order[state];
 }
 
+void outbox_publisher_metrics(struct outbox_publisher *publisher)
+{
+    const struct outbox_publisher_report *reports = publisher->reports;
+    outbox_publisher_state state = reports[0].state;
+    int64_t pending = 0, oldest_ns = 0;
+
+    for (size_t i = 0; i < publisher->lane_count; i++) {
+        state = badness(reports[i].state) > badness(state) ? reports[i].state : state;
+        pending = reports[i].pending > pending ? reports[i].pending : pending;
+        oldest_ns = reports[i].oldest_ns > oldest_ns ? reports[i].oldest_ns : oldest_ns;
+    }
+    observe_set(publisher->state, state);
+    observe_set(publisher->pending, pending);
+    observe_set_ns(publisher->oldest, oldest_ns);
+}
+
 void outbox_publisher_health(struct outbox_publisher *publisher,
                              struct outbox_publisher_health *ret_health)
 {

@@ -82,7 +82,6 @@ wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *
     lane->cursor = cursor;
     lane->unmarked = lane->unmarked_bytes = 0;
     lane->unmarked_mono_ns = 0;
-    lane->database_failures = 0;
     return WB_OK;
 }
 
@@ -157,7 +156,8 @@ static bool key_stopped(struct outbox_publisher_lane *lane,
     wb_err err = outbox_publisher_exceptions_stop(&lane->exceptions, item->key_hash, &stop);
     if (err == WB_OK && stop)
         err = outbox_publisher_exceptions_put(&lane->exceptions, item->row.id, item->key_hash,
-                                              OUTBOX_EXCEPTION_BLOCKED, 0, NULL);
+                                              OUTBOX_EXCEPTION_BLOCKED, 0,
+                                              OUTBOX_PUBLISHER_BLOCKED_TEXT);
     if (stop)
         outbox_publisher_unmarked(lane);
     if (err != WB_OK)
@@ -326,10 +326,8 @@ static void tick(struct outbox_publisher_lane *lane, int64_t now)
         outbox_publisher_unmarked(lane);
     if (outbox_publisher_store_measure(lane->store, done_id, &last_id, &created_ms, NULL) != WB_OK)
         return;
-    lane->pending = last_id - done_id;
-    observe_set(lane->publisher->pending, lane->pending);
-    observe_set_ns(lane->publisher->oldest,
-                   created_ms > 0 ? (outbox_publisher_wall_ms(lane) - created_ms) * WB_MS : 0);
+    int64_t age_ms = created_ms > 0 ? outbox_publisher_wall_ms(lane) - created_ms : 0;
+    outbox_publisher_lane_measured(lane, last_id - done_id, age_ms > 0 ? age_ms * WB_MS : 0);
 }
 
 static bool check_due(struct outbox_publisher_lane *lane, int64_t now)
@@ -353,6 +351,7 @@ bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
         return conclude(lane) || did;
     if (now < lane->database_retry_mono_ns)
         return did;
+    bool retried = lane->database_retry_mono_ns != 0;
     lane->database_retry_mono_ns = 0;
     if (batch_sync(lane))
         did = send_batch(lane) || did;
@@ -361,6 +360,10 @@ bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
     tick(lane, now);
     if (lane->database_retry_mono_ns == 0)
         did = mark_if_due(lane) || did;
+    if (retried && lane->database_retry_mono_ns == 0 && lane->state == OUTBOX_PUBLISHER_DRAIN) {
+        lane->database_failures = 0;
+        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, NULL); /* no problem any more */
+    }
     if (lane->state == OUTBOX_PUBLISHER_DRAIN && lane->verdict == OUTBOX_PUBLISHER_GOES_ON)
         did = check_due(lane, now) || did;
     return did;

@@ -160,7 +160,10 @@ static void report(struct outbox_publisher_lane *lane)
     int64_t done_id = settled ? outbox_publisher_done_id(lane) : -1;
 
     pthread_mutex_lock(&publisher->mutex);
-    out->state = lane->state;
+    if (out->state != lane->state) {
+        out->state = lane->state;
+        outbox_publisher_metrics(publisher);
+    }
     if (strcmp(out->problem, lane->problem) != 0)
         memcpy(out->problem, lane->problem, sizeof(out->problem));
     out->published = lane->published;
@@ -172,13 +175,22 @@ static void report(struct outbox_publisher_lane *lane)
     pthread_mutex_unlock(&publisher->mutex);
 }
 
+void outbox_publisher_lane_measured(struct outbox_publisher_lane *lane, int64_t pending,
+                                    int64_t oldest_ns)
+{
+    struct outbox_publisher *publisher = lane->publisher;
+
+    pthread_mutex_lock(&publisher->mutex);
+    publisher->reports[lane->index].pending = pending;
+    publisher->reports[lane->index].oldest_ns = oldest_ns;
+    outbox_publisher_metrics(publisher);
+    pthread_mutex_unlock(&publisher->mutex);
+}
+
 bool outbox_publisher_lane_step(struct outbox_publisher_lane *lane)
 {
-    outbox_publisher_state before = lane->state;
     bool did = state_step(lane);
 
-    if (lane->state != before)
-        observe_set(lane->publisher->state, lane->state);
     report(lane);
     return did;
 }

@@ -31,6 +31,8 @@ enum {
     OUTBOX_PUBLISHER_PATTERNS_MAX = 128
 };
 
+#define OUTBOX_PUBLISHER_BLOCKED_TEXT "waits for an older row of its key"
+
 /* What ended the sending: the rest of the flight may answer, then the lane goes elsewhere. */
 typedef enum outbox_publisher_verdict {
     OUTBOX_PUBLISHER_GOES_ON,
@@ -68,8 +70,9 @@ struct outbox_publisher_report {
     char problem[512];
     uint64_t published, settles;
     size_t in_flight;
-    int64_t done_id; /* rows up to here are published or set aside; -1: not known yet */
-    int64_t pending; /* about how many are not */
+    int64_t done_id;   /* rows up to here are published or set aside; -1: not known yet */
+    int64_t pending;   /* about how many are not */
+    int64_t oldest_ns; /* age of the oldest of them */
     struct outbox_publisher_route route;
 };
 
@@ -137,7 +140,6 @@ struct outbox_publisher_lane {
     unsigned again_count;
 
     uint64_t published, settles, foreign;
-    int64_t pending;
 
     int watch_fd; /* inotify on the write-ahead log; -1: none */
     int watch_wd; /* -1: none */
@@ -164,6 +166,12 @@ struct outbox_publisher {
     int64_t wake_retry_mono_ns; /* guarded by mutex */
 };
 
+/* ---- outbox_publisher.c -----------------------------------------------------------------------
+ */
+
+/** The worst of all lanes, for the metrics; under the mutex. */
+void outbox_publisher_metrics(struct outbox_publisher *publisher);
+
 /* ---- outbox_publisher_lane.c ------------------------------------------------------------------
  */
 
@@ -186,6 +194,10 @@ void outbox_publisher_lane_go(struct outbox_publisher_lane *lane, outbox_publish
 void outbox_publisher_lane_outage(struct outbox_publisher_lane *lane, const char *text);
 /** The database cannot be used now: nothing is sent until it can. */
 void outbox_publisher_lane_ours(struct outbox_publisher_lane *lane, const char *text);
+
+/** Tell what status pages and alerts are to see: how many rows are left, and for how long. */
+void outbox_publisher_lane_measured(struct outbox_publisher_lane *lane, int64_t pending,
+                                    int64_t oldest_ns);
 
 int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane);
 int64_t outbox_publisher_wall_ms(const struct outbox_publisher_lane *lane);

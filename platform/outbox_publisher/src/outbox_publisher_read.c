@@ -96,12 +96,12 @@ struct reading {
 };
 
 static void set_aside(struct reading *reading, const struct outbox_row *row, uint64_t key_hash,
-                      outbox_exception_state state, int64_t next_ms)
+                      outbox_exception_state state, int64_t next_ms, const char *why_not)
 {
     struct outbox_publisher_lane *lane = reading->lane;
 
-    reading->err =
-        outbox_publisher_exceptions_put(&lane->exceptions, row->id, key_hash, state, next_ms, NULL);
+    reading->err = outbox_publisher_exceptions_put(&lane->exceptions, row->id, key_hash, state,
+                                                   next_ms, why_not);
     outbox_publisher_unmarked(lane);
 }
 
@@ -112,18 +112,19 @@ static bool put_off(struct reading *reading, const struct outbox_row *row, uint6
     bool stop = false;
 
     if (expires_ms > 0 && expires_ms <= reading->now_ms) {
-        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_EXPIRED, 0);
+        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_EXPIRED, 0, "expires_at has passed");
         return true;
     }
     if (due_ms > reading->now_ms) {
-        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_WAITING, due_ms);
+        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_WAITING, due_ms, "due_at lies ahead");
         return true;
     }
     if (reading->exception) /* those that must wait were not chosen */
         return false;
     reading->err = outbox_publisher_exceptions_stop(&reading->lane->exceptions, key_hash, &stop);
     if (reading->err == WB_OK && stop)
-        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_BLOCKED, 0);
+        set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_BLOCKED, 0,
+                  OUTBOX_PUBLISHER_BLOCKED_TEXT);
     return stop || reading->err != WB_OK;
 }
 
@@ -244,7 +245,7 @@ wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb
     if (lane->exceptions.count > 0)
         err = exceptions_read(lane, now_ms, why);
     /* What was lost goes first: a younger row must not overtake it. */
-    if (err == WB_OK && lane->batch.count < OUTBOX_PUBLISHER_BATCH_ROWS)
+    if (err == WB_OK && (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms))
         err = straight_read(lane, now_ms, why);
     return err;
 }

@@ -7,6 +7,12 @@
  * batch, sync the log, send chained by the stream's sequence, mark. No transaction is open while
  * it waits for the network.
  *
+ * Order     Rows go out in the order of the table. A row that is refused steps aside, and with it
+ *           every younger row of its key, until it is through: also when it was parked, until a
+ *           person decides about it. Rows without a key, of other keys, or waiting for their due_at
+ *           hold back nobody. All of this counts on being the stream's one writer: messages of
+ *           others are accepted and counted, but one in the midst of a burst may cost the order.
+ *
  * Threads   One for each stream. In manual mode none: outbox_publisher_step() does the work.
  */
 #ifndef WAYBILL_OUTBOX_PUBLISHER_H
@@ -23,22 +29,22 @@ extern "C" {
 struct outbox_publisher;
 
 struct outbox_publisher_options {
-    const char *path;            /* the database; its outbox tables are made if absent */
-    struct event_bus *bus;       /* borrowed until stop */
-    const char *const *streams;  /* names of the streams this outbox writes to; they need not exist
-                                    yet. A row belongs to the stream its column names, or to the one
-                                    whose subjects cover its subject; what none covers is retried
-                                    and shown as an exception */
-    size_t stream_count;         /* 1 to 16 */
-    const char *name;            /* of the outbox, in metrics and logs; NULL: the file's name */
-    size_t window;               /* sent and not yet marked, messages; 0: 1000 */
-    size_t window_bytes;         /* 0: 2 MiB */
-    int64_t ack_timeout_ns;      /* 0: 5 s */
-    uint32_t max_attempts;       /* of a row that is refused, before it is parked; 0: 10 */
-    const struct wb_clock *clock;/* NULL: the system's */
+    const char *path;             /* the database; its outbox tables are made if absent */
+    struct event_bus *bus;        /* borrowed until stop */
+    const char *const *streams;   /* names of the streams this outbox writes to; they need not exist
+                                     yet. A row belongs to the stream its column names, or to the one
+                                     whose subjects cover its subject; what none covers is retried
+                                     and shown as an exception */
+    size_t stream_count;          /* 1 to 16 */
+    const char *name;             /* of the outbox, in metrics and logs; NULL: the file's name */
+    size_t window;                /* sent and not yet marked, messages; 0: 1000 */
+    size_t window_bytes;          /* 0: 2 MiB */
+    int64_t ack_timeout_ns;       /* 0: 5 s */
+    uint32_t max_attempts;        /* of a row that is refused, before it is parked; 0: 10 */
+    const struct wb_clock *clock; /* NULL: the system's */
     bool manual;
-    uint64_t seed;               /* of jitter */
-    struct observe *observe;     /* NULL: none */
+    uint64_t seed;           /* of jitter */
+    struct observe *observe; /* NULL: none */
 };
 
 wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
@@ -59,10 +65,10 @@ typedef enum outbox_publisher_state {
     OUTBOX_PUBLISHER_CHECK,
     OUTBOX_PUBLISHER_SETTLE,
     OUTBOX_PUBLISHER_DRAIN,
-    OUTBOX_PUBLISHER_OUTAGE,  /* the bus is away; waits with backoff, burns no attempts */
-    OUTBOX_PUBLISHER_FENCED,  /* overtaken by another publisher */
+    OUTBOX_PUBLISHER_OUTAGE, /* the bus is away; waits with backoff, burns no attempts */
+    OUTBOX_PUBLISHER_FENCED, /* overtaken by another publisher */
     OUTBOX_PUBLISHER_STOPPING,
-    OUTBOX_PUBLISHER_HALTED   /* the stream and the cursor contradict each other: needs a person */
+    OUTBOX_PUBLISHER_HALTED /* the stream and the cursor contradict each other: needs a person */
 } outbox_publisher_state;
 
 const char *outbox_publisher_state_name(outbox_publisher_state state);
@@ -72,7 +78,7 @@ struct outbox_publisher_health {
     uint64_t published;           /* by this object */
     uint64_t settles;
     size_t in_flight;
-    char problem[512];            /* what keeps it from draining; "" */
+    char problem[512]; /* what keeps it from draining; "" */
 };
 
 void outbox_publisher_health(struct outbox_publisher *publisher,

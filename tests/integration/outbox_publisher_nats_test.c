@@ -1,0 +1,279 @@
+/* The publisher on a real nats-server: killed, paused and wiped; and killed itself. */
+#if __has_include(<waybill/event_bus_nats.h>)
+
+#include <inttypes.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "test_support.h"
+
+#include <waybill/db.h>
+#include <waybill/event_bus_nats.h>
+#include <waybill/outbox.h>
+#include <waybill/outbox_publisher.h>
+
+extern char **environ;
+
+static const char *const streams[] = {"A"};
+static const char *const subjects[] = {"a.>"};
+
+struct world {
+    char dir[256];
+    char path[300];
+    struct test_nats server;
+    struct event_bus *bus;
+    struct db *db;
+    struct outbox *outbox;
+    struct outbox_publisher *publisher;
+};
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct wb_why why = {.text = ""};
+
+    assert_non_null(w);
+    wb_log_setup(2, WB_LOG_LOGFMT, WB_LOG_ERROR);
+    test_dir_make(w->dir);
+    (void)snprintf(w->path, sizeof(w->path), "%s/m.db", w->dir);
+    test_nats_start(&w->server, NULL);
+    if (event_bus_nats_create(&(struct event_bus_nats_options){.url = w->server.url}, true, &w->bus,
+                              &why) != WB_OK)
+        fail_msg("%s", why.text);
+    assert_ok(event_bus_declare_stream(
+        w->bus,
+        &(struct event_bus_stream_options){.name = "A", .subjects = subjects, .subject_count = 1},
+        EVENT_BUS_CREATE, NULL));
+    assert_ok(db_open(w->path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &w->db, NULL));
+    assert_ok(outbox_attach(db_handle(w->db), &w->outbox, NULL));
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+
+    outbox_publisher_stop(w->publisher);
+    event_bus_destroy(w->bus);
+    outbox_detach(w->outbox);
+    db_close(w->db);
+    test_nats_stop(&w->server);
+    test_dir_remove(w->dir);
+    free(w);
+    return 0;
+}
+
+static void publisher_start(struct world *w)
+{
+    const struct outbox_publisher_options options = {.path = w->path,
+                                                     .bus = w->bus,
+                                                     .streams = streams,
+                                                     .stream_count = 1,
+                                                     .ack_timeout_ns = WB_SEC};
+    struct wb_why why = {.text = ""};
+
+    if (outbox_publisher_start(&options, &w->publisher, &why) != WB_OK)
+        fail_msg("%s", why.text);
+}
+
+static void enqueue(struct world *w, int count)
+{
+    static const char payload[300] = "p";
+    const struct outbox_event event = {.subject = wb_str("a.x"),
+                                       .payload = {payload, sizeof(payload)}};
+
+    assert_ok(db_begin(w->db, NULL));
+    for (int i = 0; i < count; i++)
+        assert_ok(outbox_enqueue(w->outbox, &event, NULL, NULL));
+    assert_ok(db_commit(w->db, NULL));
+    outbox_wake(w->outbox);
+}
+
+static void flush(struct world *w)
+{
+    struct wb_why why = {.text = ""};
+
+    if (outbox_publisher_flush(w->publisher, 60 * WB_SEC, &why) != WB_OK)
+        fail_msg("%s", why.text);
+}
+
+static void sleep_ms(long ms)
+{
+    const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+    (void)nanosleep(&time, NULL); /* how long a fault lasts */
+}
+
+/* Sequence n holds row n, for all rows. */
+static void assert_stream_is_the_table(struct world *w, uint64_t rows)
+{
+    struct event_bus_stream_info info;
+
+    assert_ok(event_bus_stream_info(w->bus, "A", &info, NULL));
+    assert_int_equal(info.last_seq, rows);
+    for (uint64_t sequence = 1; sequence <= rows; sequence++) {
+        struct event_bus_delivery *delivery;
+        uint64_t id = 0;
+        assert_ok(event_bus_get(w->bus, "A", sequence, &delivery, NULL));
+        assert_true(wb_str_to_u64(message_header(&delivery->message, "waybill-row"), &id));
+        event_bus_release(delivery);
+        if (id != sequence)
+            fail_msg("sequence %" PRIu64 " holds row %" PRIu64, sequence, id);
+    }
+}
+
+static void rows_reach_jetstream_in_order(void **state)
+{
+    struct world *w = *state;
+    enum { ROWS = 20000 };
+
+    for (int i = 0; i < ROWS / 100; i++)
+        enqueue(w, 100);
+    int64_t started_ns = wb_mono_ns(wb_clock_system());
+    publisher_start(w);
+    flush(w);
+    int64_t took_ns = wb_mono_ns(wb_clock_system()) - started_ns;
+    print_message("%d rows of 300 B drained in %lld ms\n", ROWS, (long long)(took_ns / WB_MS));
+    assert_stream_is_the_table(w, ROWS);
+}
+
+static void killed_server_loses_and_doubles_nothing(void **state)
+{
+    struct world *w = *state;
+    uint64_t rows = 0;
+
+    publisher_start(w);
+    for (int i = 0; i < 4; i++) {
+        for (int n = 0; n < 20; n++, rows += 50)
+            enqueue(w, 50);
+        sleep_ms(7 * i);
+        test_nats_kill(&w->server);
+        enqueue(w, 10);
+        rows += 10;
+        test_nats_restart(&w->server);
+    }
+    flush(w);
+    assert_stream_is_the_table(w, rows);
+}
+
+static void paused_server_loses_and_doubles_nothing(void **state)
+{
+    struct world *w = *state;
+    uint64_t rows = 0;
+
+    publisher_start(w);
+    for (int i = 0; i < 2; i++) {
+        for (int n = 0; n < 20; n++, rows += 50)
+            enqueue(w, 50);
+        sleep_ms(3);
+        test_nats_pause(&w->server);
+        enqueue(w, 10);
+        rows += 10;
+        sleep_ms(1500); /* longer than the deadline of an ack */
+        test_nats_resume(&w->server);
+    }
+    flush(w);
+    assert_stream_is_the_table(w, rows);
+}
+
+static void stream_made_anew_halts(void **state)
+{
+    struct world *w = *state;
+    struct outbox_publisher_health health;
+
+    publisher_start(w);
+    enqueue(w, 5);
+    flush(w);
+    assert_ok(event_bus_delete_stream(w->bus, "A", NULL));
+    assert_ok(event_bus_declare_stream(
+        w->bus,
+        &(struct event_bus_stream_options){.name = "A", .subjects = subjects, .subject_count = 1},
+        EVENT_BUS_CREATE, NULL));
+    enqueue(w, 1);
+    for (int i = 0; i < 1000; i++) {
+        outbox_publisher_health(w->publisher, &health);
+        if (health.state == OUTBOX_PUBLISHER_HALTED)
+            break;
+        sleep_ms(10);
+    }
+    assert_int_equal(health.state, OUTBOX_PUBLISHER_HALTED);
+    assert_non_null(strstr(health.problem, "made anew"));
+}
+
+/* ---- a publisher in a process of its own, to be killed
+ * ------------------------------------------- */
+
+static int publisher_process(const char *path, const char *url)
+{
+    struct event_bus *bus;
+    struct outbox_publisher *publisher;
+    const struct event_bus_nats_options bus_options = {.url = url};
+
+    wb_log_setup(2, WB_LOG_LOGFMT, WB_LOG_ERROR);
+    if (event_bus_nats_create(&bus_options, true, &bus, NULL) != WB_OK)
+        return 1;
+    const struct outbox_publisher_options options = {
+        .path = path, .bus = bus, .streams = streams, .stream_count = 1};
+    if (outbox_publisher_start(&options, &publisher, NULL) != WB_OK)
+        return 2;
+    for (;;)
+        (void)pause();
+}
+
+static pid_t publisher_spawn(struct world *w)
+{
+    char self[] = "/proc/self/exe", word[] = "publisher";
+    char *const argv[] = {self, word, w->path, w->server.url, NULL};
+    pid_t pid;
+
+    assert_int_equal(posix_spawn(&pid, self, NULL, NULL, argv, environ), 0);
+    return pid;
+}
+
+static void killed_publisher_loses_and_doubles_nothing(void **state)
+{
+    struct world *w = *state;
+    uint64_t rows = 0;
+
+    for (int i = 0; i < 12; i++) {
+        pid_t pid = publisher_spawn(w);
+        for (int n = 0; n < 10 + 5 * i; n++, rows += 50)
+            enqueue(w, 50);
+        sleep_ms(5 + 3 * i);
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
+    }
+    publisher_start(w);
+    flush(w);
+    assert_stream_is_the_table(w, rows);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        T(rows_reach_jetstream_in_order),
+        T(killed_server_loses_and_doubles_nothing),
+        T(paused_server_loses_and_doubles_nothing),
+        T(stream_made_anew_halts),
+        T(killed_publisher_loses_and_doubles_nothing),
+    };
+    if (argc == 4 && strcmp(argv[1], "publisher") == 0)
+        return publisher_process(argv[2], argv[3]);
+    return cmocka_run_group_tests_name("outbox_publisher_nats", tests, NULL, NULL);
+}
+
+#else
+
+int main(void)
+{
+    return 0; /* built without libnats: there is no such bus to test */
+}
+
+#endif
