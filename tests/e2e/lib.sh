@@ -28,13 +28,19 @@ cleanup() {
 }
 trap cleanup EXIT
 cd "$dir" || exit 1
+for program in "$waybill" "$json_check"; do
+    [ -x "$program" ] || { echo "FAIL: $program is not built"; exit 1; }
+done
 
 # ---- comparing -----------------------------------------------------------------------------------
 
 flunk() {
+    local line=${BASH_LINENO[1]}
+    [ "$line" -ne 0 ] || line=${BASH_LINENO[0]} # called by the script itself
     failures=$((failures + 1))
-    printf 'FAIL line %s: %s\n  status %s\n  stdout: %s\n  stderr: %s\n' "${BASH_LINENO[1]}" "$1" \
+    printf 'FAIL line %s: %s\n  status %s\n  stdout: %s\n  stderr: %s\n' "$line" "$1" \
         "$status" "${out:0:600}" "${err:0:600}"
+    [ "$failures" -lt 20 ] || die "too many failures, the rest is left out"
 }
 
 # run ARGS...: the program with these arguments; sets out, err, status. Bounded in time.

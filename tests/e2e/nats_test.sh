@@ -69,6 +69,12 @@ exits 0
 run outbox ls --db o.db --state published --json
 keeps outbox.ls 4
 
+# A row names its stream.
+run outbox add billing.named 1 --db named.db --stream BILLING
+run outbox run --db named.db --once -s "$main"
+exits 0
+says 'published 1'
+
 # Without a stream for anything.
 run outbox add nobody.covers 1 --db n.db
 run outbox run --db n.db --once -s "$main"
@@ -181,6 +187,10 @@ run sub nobody.covers.this -s "$main"
 exits 3
 run pub orders.x hi -s 'not a url'
 exits 7
+# Something else listens where the service should.
+run pub orders.x hi --http "${main#nats://}"
+exits 4
+complains "${main#nats://}"
 
 start_nats bare no-jetstream
 for command in 'pub orders.x hi' 'sub orders.x' 'outbox run --db o.db --once'; do

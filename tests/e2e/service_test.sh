@@ -59,6 +59,7 @@ says 'duplicate'
 run pub orders.many x --count 20 --json
 exits 0
 keeps pub 20
+is 'identities of 20 messages' "$(grep -oE '"msg_id":"[0-9a-f]{32}"' .out | sort -u | wc -l)" 20
 printf '\000\377' >bytes
 input=bytes run pub orders.bytes -
 exits 0

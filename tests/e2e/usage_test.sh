@@ -54,6 +54,9 @@ exits 2
 complains 'waybill help'
 run --frobnicate
 exits 2
+run $'m\033[2J'
+exits 2
+[[ $err != *$'\033'* ]] || flunk 'an escape sequence reached the terminal'
 run outbox
 exits 2
 complains 'add, status, ls, show, run'
