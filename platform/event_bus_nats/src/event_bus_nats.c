@@ -91,8 +91,8 @@ static void note_server(struct nats_bus *bus)
     at = at != NULL ? at + 1 : scheme != NULL ? scheme + 3 : url;
 
     pthread_mutex_lock(&bus->mutex);
-    (void)snprintf(bus->server, sizeof(bus->server), "nats-server%s%s at %s", known ? " " : "",
-                   known ? version : "", at);
+    (void)snprintf(bus->server, sizeof(bus->server), "nats-server%s%.31s at %.80s",
+                   known ? " " : "", known ? version : "", at);
     /* 2.9 cannot sync before it acknowledges; later ones can and do not tell whether they do. */
     bus->durability = known && strncmp(version, "2.9.", 4) == 0 ? EVENT_BUS_DURABLE_PROCESS
                                                                 : EVENT_BUS_DURABLE_UNKNOWN;

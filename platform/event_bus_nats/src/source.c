@@ -383,28 +383,37 @@ static void forget_requests(struct nats_source *source)
     }
 }
 
-/* No offer begins or runs any more, and nothing comes. Returns what was received and not offered.
- */
-static struct event_bus_delivery_impl *silence(struct nats_engine *engine,
-                                               struct nats_source *source)
+/* No offer begins or runs any more, and nothing comes. */
+static void silence(struct nats_engine *engine, struct nats_source *source)
 {
     pthread_mutex_lock(&engine->mutex);
     source->stopped = true;
     while (source->inside > 0)
         pthread_cond_wait(&engine->idle, &engine->mutex);
     pthread_mutex_unlock(&engine->mutex);
-    if (source->tap.sub != NULL) {
-        event_bus_nats_tap_close(&source->tap);
-        forget_requests(source);
-    }
+    if (source->tap.sub == NULL)
+        return;
+    event_bus_nats_tap_close(&source->tap);
+    forget_requests(source);
     pthread_mutex_lock(&engine->mutex);
     while (source->inside > 0)
         pthread_cond_wait(&engine->idle, &engine->mutex);
-    struct event_bus_delivery_impl *queue = source->first;
-    source->first = source->last = NULL;
-    source->queued = 0;
     pthread_mutex_unlock(&engine->mutex);
-    return queue;
+}
+
+/* What was received and never offered: younger than what the dispatcher has given back by now. */
+static void hand_back_queue(struct event_bus *self, struct nats_source *source)
+{
+    struct event_bus_delivery_impl *next;
+
+    for (struct event_bus_delivery_impl *delivery = source->first; delivery != NULL;
+         delivery = next) {
+        next = delivery->next;
+        if (source->options->durable != NULL)
+            (void)event_bus_nats_settle(self, source, delivery, EVENT_BUS_NAK, 0);
+        event_bus_release(&delivery->view);
+    }
+    source->first = source->last = NULL;
 }
 
 static void remove_source(struct nats_engine *engine, struct nats_source *source)
@@ -457,18 +466,12 @@ void event_bus_nats_stop(struct event_bus *self, void *arg, bool keep_settling)
 {
     struct nats_bus *bus = nats_bus_of(self);
     struct nats_source *source = arg;
-    struct event_bus_delivery_impl *next;
 
-    for (struct event_bus_delivery_impl *delivery = silence(&bus->engine, source); delivery != NULL;
-         delivery = next) {
-        next = delivery->next;
-        if (source->options->durable != NULL)
-            (void)event_bus_nats_settle(self, source, delivery, EVENT_BUS_NAK, 0);
-        event_bus_release(&delivery->view);
-    }
+    silence(&bus->engine, source);
     if (keep_settling)
         return;
     remove_source(&bus->engine, source);
+    hand_back_queue(self, source);
     free_source(source);
 }
 
