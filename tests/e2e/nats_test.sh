@@ -174,6 +174,23 @@ run outbox run --db o.db --once --config drift.conf
 exits 6
 complains 'ORDERS'
 
+# A server that lost what was published, and a row that was refused.
+start_nats empty
+mkdir lossy
+cp o.db lossy/orders.db
+cp n.db lossy/nobody.db
+run outbox add orders.one 1 --db one.db
+run outbox run --db one.db --once --config waybill.conf -s "$url"
+exits 0
+run doctor --data lossy -s "$url"
+exits 0
+says 'the server has lost messages'
+says 'stream ORDERS ends at 1'
+sqlite3 lossy/nobody.db "INSERT INTO outbox_exception(id, state, error) VALUES(1, 'parked', 'no')"
+run doctor --data lossy -s "$url"
+says '1 parked'
+says 'waybill outbox ls --db lossy/nobody.db --state parked'
+
 # ---- refusals ----------------------------------------------------------------------------------------------------
 run pub nobody.covers.this hi -s "$main" --timeout 2s
 exits 3

@@ -193,7 +193,7 @@ static void parse_mistakes_are_told_with_the_nearest_word(void **state)
 static void parse_too_many_options_are_refused(void **state)
 {
     struct call call;
-    char *argv[2 * CLI_GIVEN_MAX + 4];
+    char *argv[2 * CLI_GIVEN_MAX + 5];
     char flag[] = "-H";
     char value[] = "a:1";
     char subject[] = "a.b";
