@@ -48,8 +48,7 @@ static void rest(int64_t ns)
     (void)nanosleep(&time, NULL);
 }
 
-/* ---- what goes in ------------------------------------------------------------------------------
- */
+/* ---- what goes in ---------------------------------------------------------------------------- */
 
 /* Post until the answer is final; a service that is being restarted gets it again. */
 static wb_err post(struct demo *demo, const char *path, const char *headers, struct wb_str body,
@@ -143,7 +142,8 @@ static wb_err make_users(struct demo *demo, int count, struct wb_why *why)
     return err;
 }
 
-/* The ids are the service's: read from its database. A new account takes a moment: 404 until then.
+/*
+ * The ids are the service's: read from its database. A new account takes a moment: 404 until then.
  */
 static wb_err issue_invoices(struct demo *demo, struct wb_why *why)
 {
@@ -163,8 +163,7 @@ static wb_err issue_invoices(struct demo *demo, struct wb_why *why)
     return err;
 }
 
-/* ---- the acts ----------------------------------------------------------------------------------
- */
+/* ---- the acts -------------------------------------------------------------------------------- */
 
 static wb_err act_flow(struct demo *demo, struct wb_why *why)
 {
@@ -238,8 +237,7 @@ static wb_err play(struct demo *demo, struct wb_why *why)
     return err;
 }
 
-/* ---- the table ---------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static void print_count(int64_t count)
 {
@@ -289,8 +287,7 @@ static bool all_good(const struct demo_row rows[DEMO_ROWS])
     return true;
 }
 
-/* ---- the command -------------------------------------------------------------------------------
- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static int run_demo(const char *bus, bool json)
 {

@@ -17,8 +17,7 @@ extern const struct service_command demo_command;
 extern const struct module *const program_modules[];
 extern const size_t program_module_count;
 
-/* ---- demo_stage_*.c: a running service that can be hurt -----------------------------------------
- */
+/* ---- demo_stage_*.c: a running service that can be hurt -------------------------------------- */
 
 struct demo_stage {
     struct config *config;
@@ -42,15 +41,13 @@ void demo_stage_finish(struct demo_stage *stage); /* removes the directory, free
 /* A free TCP port on loopback; 0: none. */
 uint16_t demo_free_port(void);
 
-/* ---- demo_client.c
- * ------------------------------------------------------------------------------- */
+/* ---- demo_client.c --------------------------------------------------------------------------- */
 
 /* One POST to the stage. *ret_status is the answer's; WB_UNREACHABLE when there was none. */
 wb_err demo_post(uint16_t port, const char *path, const char *headers, struct wb_str body,
                  int *ret_status);
 
-/* ---- demo_check.c
- * -------------------------------------------------------------------------------- */
+/* ---- demo_check.c ---------------------------------------------------------------------------- */
 
 /* One publishing module, and what became of its events. */
 struct demo_row {

@@ -17,8 +17,7 @@ static const struct {
     const char *stream;
 } publishing[DEMO_ROWS] = {{"webhooks", "WEBHOOKS"}, {"auth", "AUTH"}, {"ar", "AR"}};
 
-/* ---- one number from SQL -----------------------------------------------------------------------
- */
+/* ---- one number from SQL --------------------------------------------------------------------- */
 
 /* %m and %s in sql stand for the module's and the stream's name. -1 on any error. */
 static int64_t number(sqlite3 *handle, const char *sql, size_t row)
@@ -62,8 +61,7 @@ static sqlite3 *attach_all(const struct demo_stage *stage)
     return NULL;
 }
 
-/* ---- waiting -----------------------------------------------------------------------------------
- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static int64_t pending_of(sqlite3 *handle, size_t row)
 {
@@ -118,8 +116,7 @@ int demo_user_ids(struct demo_stage *stage, char ids[][64], int max)
     return count;
 }
 
-/* ---- the streams, read back --------------------------------------------------------------------
- */
+/* ---- the streams, read back ------------------------------------------------------------------ */
 
 static wb_err store(sqlite3_stmt *insert, const struct event_bus_delivery *delivery)
 {
@@ -173,8 +170,7 @@ static wb_err read_streams(struct demo_stage *stage, sqlite3 *handle, struct wb_
     return err;
 }
 
-/* ---- the comparison ----------------------------------------------------------------------------
- */
+/* ---- the comparison -------------------------------------------------------------------------- */
 
 #define NOTIFIED "(subject GLOB '*.events.*.created' OR subject GLOB '*.events.*.issued')"
 
@@ -199,7 +195,8 @@ static int64_t lost(sqlite3 *handle, size_t i)
                             i));
 }
 
-/* What stands twice, and what stands in a stream without a row (as good as doubled: it should not).
+/*
+ * What stands twice, and what stands in a stream without a row (as good as doubled: it should not).
  */
 static int64_t doubled(sqlite3 *handle, size_t i)
 {

@@ -22,8 +22,7 @@ struct nats_stage {
     pid_t service;
 };
 
-/* ---- the server --------------------------------------------------------------------------------
- */
+/* ---- the server ------------------------------------------------------------------------------ */
 
 static wb_err write_conf(const struct nats_stage *self, char path[300], struct wb_why *why)
 {
@@ -78,8 +77,7 @@ static void end_process(pid_t *pid, int signal)
     *pid = 0;
 }
 
-/* ---- the service, in a child -------------------------------------------------------------------
- */
+/* ---- the service, in a child ----------------------------------------------------------------- */
 
 static void run_service(const struct nats_stage *self)
 {
@@ -111,8 +109,7 @@ static wb_err start_service(struct nats_stage *self, struct wb_why *why)
     return self->service > 0 ? WB_OK : wb_fail(why, WB_NOMEM, "start the service: fork failed");
 }
 
-/* ---- the stage ---------------------------------------------------------------------------------
- */
+/* ---- the stage ------------------------------------------------------------------------------- */
 
 static wb_err bus_down(struct demo_stage *stage, struct wb_why *why)
 {

@@ -49,8 +49,7 @@ static void must_ok(wb_err err, const char *what, const struct wb_why *why)
     must(err == WB_OK, what, why);
 }
 
-/* ---- figures -----------------------------------------------------------------------------------
- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -88,8 +87,7 @@ static double print_rate(struct rate *rate, const struct rate *beside)
     return middle;
 }
 
-/* ---- counting what arrives ---------------------------------------------------------------------
- */
+/* ---- counting what arrives ------------------------------------------------------------------- */
 
 struct tally {
     atomic_size_t count;
@@ -129,8 +127,7 @@ static void delivered(void *ctx, struct event_bus_delivery *delivery)
     atomic_fetch_add(&tally->count, 1);
 }
 
-/* ---- our bus -----------------------------------------------------------------------------------
- */
+/* ---- our bus --------------------------------------------------------------------------------- */
 
 static void declare(struct event_bus *bus, const char *name, const char *subject)
 {
@@ -199,8 +196,7 @@ static void bench_deliver(struct event_bus *bus, struct rate *rate)
     event_bus_unsubscribe(subscription);
 }
 
-/* ---- raw nats.c: its own publisher and consumer, as plain as they can be -----------------------
- */
+/* ---- raw nats.c: its own publisher and consumer, as plain as they can be --------------------- */
 
 struct raw {
     natsConnection *connection;
@@ -283,8 +279,7 @@ static void bench_raw_publish(struct raw *raw, uint64_t last, struct rate *rate)
     natsSubscription_Destroy(acks);
 }
 
-/* ---- the outbox --------------------------------------------------------------------------------
- */
+/* ---- the outbox ------------------------------------------------------------------------------ */
 
 struct store {
     struct db *db;
@@ -382,8 +377,7 @@ static void bench_drain(struct event_bus *bus, const char *dir, size_t round, st
     store_close(&store);
 }
 
-/* ---- commit to handler -------------------------------------------------------------------------
- */
+/* ---- commit to handler ----------------------------------------------------------------------- */
 
 struct latency {
     double us[LATENCIES];
@@ -461,8 +455,7 @@ static void bench_latency(struct event_bus *bus, const char *dir)
                  quantile(latency.us, LATENCIES, 0.99));
 }
 
-/* ---- the run -----------------------------------------------------------------------------------
- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static void print_machine(const char *dir)
 {

@@ -159,6 +159,7 @@ struct contract_cases {
 extern const struct contract_cases contract_stream_cases;
 extern const struct contract_cases contract_publish_cases;
 extern const struct contract_cases contract_subscribe_cases;
+extern const struct contract_cases contract_durable_cases;
 extern const struct contract_cases contract_settle_cases;
 extern const struct contract_cases contract_end_cases;
 extern const struct contract_cases contract_subject_cases;

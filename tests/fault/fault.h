@@ -38,8 +38,7 @@ void fault_paths_make(struct fault_paths *paths, const char *dir);
     } while (0)
 _Noreturn void fault_die(const char *format, ...) WB_PRINTF(1, 2);
 
-/* ---- fault_work.c: what the roles do, in any process
- * --------------------------------------------- */
+/* ---- fault_work.c: what the roles do, in any process ----------------------------------------- */
 
 struct fault_writer;
 struct fault_writer *fault_writer_open(const struct fault_paths *paths, uint64_t seed);
@@ -55,8 +54,7 @@ struct event_consumer *fault_consumer_start(const struct fault_paths *paths, str
                                             const struct wb_clock *clock);
 void fault_declare(struct event_bus *bus);
 
-/* ---- fault_gather.c
- * ------------------------------------------------------------------------------ */
+/* ---- fault_gather.c -------------------------------------------------------------------------- */
 
 /* Everything into one in-memory database: tx, work, outbox, stream, effect, follow. */
 sqlite3 *fault_gather(const struct fault_paths *paths, struct event_bus *bus);
@@ -68,16 +66,14 @@ struct fault_report;
 void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
                     struct fault_report *report);
 
-/* ---- fault_check.c
- * ------------------------------------------------------------------------------- */
+/* ---- fault_check.c --------------------------------------------------------------------------- */
 
 /* Print each broken invariant with an example; returns how many are broken. */
 size_t fault_check(sqlite3 *gathered, bool quiet);
 /* Plant each fault into a copy of a good gathering; every one must be caught. */
 void fault_prove_checker(sqlite3 *gathered);
 
-/* ---- campaigns
- * ----------------------------------------------------------------------------------- */
+/* ---- campaigns ------------------------------------------------------------------------------- */
 
 struct fault_report {
     uint64_t kills, points, server_kills, transactions, events, seconds;

@@ -79,8 +79,7 @@ size_t fault_check(sqlite3 *gathered, bool quiet)
     return broken;
 }
 
-/* ---- planted faults ----------------------------------------------------------------------------
- */
+/* ---- planted faults -------------------------------------------------------------------------- */
 
 #define SOME(table) "(SELECT rowid FROM " table " ORDER BY rowid LIMIT 1 OFFSET 7)"
 

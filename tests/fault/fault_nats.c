@@ -1,4 +1,5 @@
-/* fault_nats.c - processes of their own around a real nats-server; each is killed again and again.
+/*
+ * fault_nats.c - processes of their own around a real nats-server; each is killed again and again.
  */
 #include "fault.h"
 
@@ -23,8 +24,7 @@
 enum role { WRITER, PUBLISHER, CONSUMER, ROLE_COUNT };
 static const char *const role_names[ROLE_COUNT] = {"writer", "publisher", "consumer"};
 
-/* ---- a role, in its own process ----------------------------------------------------------------
- */
+/* ---- a role, in its own process -------------------------------------------------------------- */
 
 static struct event_bus *connect_bus(const char *url, bool wait)
 {
@@ -93,8 +93,7 @@ int fault_role(const char *role, const char *dir, const char *url, uint64_t seed
     return 0;
 }
 
-/* ---- the supervisor ----------------------------------------------------------------------------
- */
+/* ---- the supervisor -------------------------------------------------------------------------- */
 
 struct campaign {
     const char *self;

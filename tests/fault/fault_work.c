@@ -32,8 +32,7 @@ void fault_die(const char *format, ...)
     exit(1);
 }
 
-/* ---- the writer --------------------------------------------------------------------------------
- */
+/* ---- the writer ------------------------------------------------------------------------------ */
 
 struct fault_writer {
     struct db *db;
@@ -142,8 +141,7 @@ void fault_writer_transact(struct fault_writer *writer)
     outbox_wake(writer->outbox);
 }
 
-/* ---- publisher and consumer --------------------------------------------------------------------
- */
+/* ---- publisher and consumer ------------------------------------------------------------------ */
 
 void fault_declare(struct event_bus *bus)
 {

@@ -1,4 +1,5 @@
-/* Any bytes as a stream of requests: the same result whole and byte by byte, and no unclean view.
+/*
+ * Any bytes as a stream of requests: the same result whole and byte by byte, and no unclean view.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -44,7 +44,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- carrying ------------------------------------------------------------------------------ */
+/* ---- carrying -------------------------------------------------------------------------------- */
 
 static bool listens(const struct module *module, struct wb_str subject)
 {
@@ -110,7 +110,7 @@ static void carry_all(struct house *house)
                              fixture_number(&house->rooms[i], "SELECT max(id) FROM outbox"));
 }
 
-/* ---- tests --------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void modules_new_user_gets_account_notification_and_audit_entry(void **state)
 {

@@ -206,8 +206,7 @@ static void stream_made_anew_halts(void **state)
     assert_non_null(strstr(health.problem, "made anew"));
 }
 
-/* ---- a publisher in a process of its own, to be killed
- * ------------------------------------------- */
+/* ---- a publisher in a process of its own, to be killed --------------------------------------- */
 
 static int publisher_process(const char *path, const char *url)
 {

@@ -121,8 +121,7 @@ static bool has_started(void *ctx)
            (!start->jetstream || strstr(info, "\"jetstream\":true") != NULL);
 }
 
-/* ---- the thread that forks ---------------------------------------------------------------------
- */
+/* ---- the thread that forks ------------------------------------------------------------------- */
 
 static struct {
     pthread_mutex_t mutex; /* guards the rest */

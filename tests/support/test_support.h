@@ -41,7 +41,7 @@ char *test_file_read(const char *path, size_t *ret_len);
  */
 bool test_wait(bool (*condition)(void *ctx), void *ctx, int timeout_ms);
 
-/* ---- a nats-server of one's own ------------------------------------------------------------- */
+/* ---- a nats-server of one's own -------------------------------------------------------------- */
 
 struct test_nats {
     int pid;
@@ -55,18 +55,19 @@ struct test_nats {
 
 struct test_nats_options {
     bool no_jetstream;
-    uint16_t port;        /* 0: a free one */
-    const char *dir;      /* NULL: a new one; otherwise it is used again and not removed */
-    const char *conf;     /* further lines of the server's configuration file; NULL: none */
+    uint16_t port;    /* 0: a free one */
+    const char *dir;  /* NULL: a new one; otherwise it is used again and not removed */
+    const char *conf; /* further lines of the server's configuration file; NULL: none */
 };
 
-/** Start and wait until it answers. Fails the test when there is no nats-server. NULL options: defaults. */
+/** Start and wait until it answers. Fails the test when there is no nats-server. NULL options:
+ * defaults. */
 void test_nats_start(struct test_nats *server, const struct test_nats_options *options);
-void test_nats_kill(struct test_nats *server);   /* SIGKILL; the store stays */
-void test_nats_term(struct test_nats *server);   /* SIGTERM and wait; the store stays */
-void test_nats_restart(struct test_nats *server);/* same port, store and configuration */
-void test_nats_pause(struct test_nats *server);  /* SIGSTOP */
-void test_nats_resume(struct test_nats *server); /* SIGCONT */
-void test_nats_stop(struct test_nats *server);   /* end it and remove its directory */
+void test_nats_kill(struct test_nats *server);    /* SIGKILL; the store stays */
+void test_nats_term(struct test_nats *server);    /* SIGTERM and wait; the store stays */
+void test_nats_restart(struct test_nats *server); /* same port, store and configuration */
+void test_nats_pause(struct test_nats *server);   /* SIGSTOP */
+void test_nats_resume(struct test_nats *server);  /* SIGCONT */
+void test_nats_stop(struct test_nats *server);    /* end it and remove its directory */
 
 #endif /* TEST_SUPPORT_H */

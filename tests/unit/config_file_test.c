@@ -37,7 +37,7 @@ static wb_err load(struct config *config, const char *text, struct wb_why *why)
     return config_load_text(config, "w.conf", wb_str(text), why);
 }
 
-/* ---- what is refused ----------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 struct bad {
     const char *text;
@@ -270,7 +270,7 @@ static void parser_survives_every_prefix_of_a_good_file(void **state)
     config_destroy(config);
 }
 
-/* ---- what is accepted ---------------------------------------------------------------------- */
+/* ---- what is accepted ------------------------------------------------------------------------ */
 
 static void example_file_is_read(void **state)
 {
@@ -371,7 +371,7 @@ static void long_value_of_a_hundred_thousand_bytes_is_kept_whole(void **state)
     config_destroy(config);
 }
 
-/* ---- files --------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void write_file(const char *path, const char *text, size_t len, mode_t mode)
 {

@@ -131,7 +131,7 @@ static void variable_that_is_wrong_is_refused_and_changes_nothing(void **state)
     }
 }
 
-/* ---- flags --------------------------------------------------------------------------------- */
+/* ---- flags ----------------------------------------------------------------------------------- */
 
 static void set_of_an_unknown_name_suggests_the_nearest(void **state)
 {
@@ -176,7 +176,7 @@ static void set_of_a_wildcard_setting_makes_the_section(void **state)
     config_destroy(config);
 }
 
-/* ---- secrets ------------------------------------------------------------------------------- */
+/* ---- secrets --------------------------------------------------------------------------------- */
 
 static void write_file(const char *path, const char *text, size_t len, mode_t mode)
 {
@@ -288,7 +288,7 @@ static void secret_is_shown_as_stars(void **state)
     config_destroy(config);
 }
 
-/* ---- listing ------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 static void entries_come_in_the_order_of_the_table_with_sections_behind_their_key(void **state)
 {

@@ -75,6 +75,13 @@ static void db_migrate_of_a_newer_version_is_unsupported(void **state)
     assert_ok(db_migrate(db_handle(db), "thing", steps, 2, NULL));
     assert_err(db_migrate(db_handle(db), "thing", steps, 1, &why), WB_UNSUPPORTED);
     assert_non_null(strstr(why.text, "newer program"));
+    /* That can be told without waiting for a writer. */
+    struct sqlite3 *foreign = NULL;
+    assert_int_equal(sqlite3_open(path, &foreign), SQLITE_OK);
+    assert_ok(db_begin(db, NULL));
+    assert_err(db_migrate(foreign, "thing", steps, 1, NULL), WB_UNSUPPORTED);
+    db_rollback(db);
+    sqlite3_close(foreign);
     assert_int_equal(version_of("thing"), 2);
 }
 

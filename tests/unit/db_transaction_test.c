@@ -198,7 +198,7 @@ static void db_commit_of_what_an_error_rolled_back_is_a_conflict(void **state)
     db_rollback(db);
 }
 
-/* ---- many writers -------------------------------------------------------------------------- */
+/* ---- many writers ---------------------------------------------------------------------------- */
 
 enum { WRITERS = 4, ROUNDS = 150 };
 

@@ -1,4 +1,5 @@
-/* Many threads on one in-memory bus: nothing is lost, nothing overlaps, nothing runs after its end.
+/*
+ * Many threads on one in-memory bus: nothing is lost, nothing overlaps, nothing runs after its end.
  */
 #include "test_support.h"
 

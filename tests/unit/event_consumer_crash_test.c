@@ -48,7 +48,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- death --------------------------------------------------------------------------------- */
+/* ---- death ----------------------------------------------------------------------------------- */
 
 #ifdef WAYBILL_CRASHPOINTS /* a build for release has none, and cannot die on demand */
 
@@ -128,7 +128,7 @@ static void consumer_that_dies_and_finds_its_stream_made_anew_handles_each_event
 
 #endif
 
-/* ---- the disk ------------------------------------------------------------------------------ */
+/* ---- the disk -------------------------------------------------------------------------------- */
 
 static void consumer_with_a_commit_of_unknown_outcome_handles_the_event_once(void **state)
 {

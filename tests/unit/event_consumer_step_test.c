@@ -175,6 +175,29 @@ static void consumer_waits_between_two_tries_no_longer_than_the_backoff(void **s
     assert_string_equal(fixture_effects(), "1");
 }
 
+static void consumer_begins_with_a_short_wait_again_after_a_success(void **state)
+{
+    (void)state;
+    fixture.fails = 20;
+    fixture.options.max_failures = 30;
+    fixture.options.backoff_min_ns = WB_MS;
+    fixture.options.backoff_max_ns = 3600 * WB_SEC;
+    publish_from_to(1, 1);
+    fixture_start();
+    for (int i = 0; i < 20; i++) {
+        fixture_run();
+        event_bus_memory_advance(fixture.bus, 3600 * WB_SEC);
+    }
+    fixture_run();
+    assert_string_equal(fixture_effects(), "1");
+    fixture.fails = 1;
+    publish_from_to(2, 2);
+    fixture_run();
+    event_bus_memory_advance(fixture.bus, WB_MS);
+    fixture_run();
+    assert_string_equal(fixture_effects(), "1 2");
+}
+
 static void consumer_parks_an_event_after_so_many_failures_and_goes_on(void **state)
 {
     (void)state;
@@ -198,6 +221,7 @@ static void consumer_parks_an_event_after_so_many_failures_and_goes_on(void **st
     fixture_run_long();
     assert_string_equal(fixture_effects(), "2 3");
     assert_int_equal(fixture_health().duplicates, 3);
+    assert_int_equal(fixture_query("SELECT sequence FROM inbox_position"), 3);
 }
 
 static void consumer_counts_failures_over_restarts(void **state)
@@ -415,6 +439,7 @@ int main(void)
         T(consumer_reads_on_after_the_stream_lost_its_end),
         T(consumer_retries_a_failing_event_before_younger_ones),
         T(consumer_waits_between_two_tries_no_longer_than_the_backoff),
+        T(consumer_begins_with_a_short_wait_again_after_a_success),
         T(consumer_parks_an_event_after_so_many_failures_and_goes_on),
         T(consumer_counts_failures_over_restarts),
         T(consumer_gives_a_reason_where_the_handler_gave_none),

@@ -53,7 +53,7 @@ static void ask(const struct fixture *f, const char *request, const char *status
 
 #define GET_OK "GET /ok HTTP/1.1\r\nHost: {H}\r\n\r\n"
 
-/* ---- good requests ------------------------------------------------------------------------- */
+/* ---- good requests --------------------------------------------------------------------------- */
 
 static void response_has_length_type_date_and_security_headers(void **state)
 {
@@ -281,7 +281,7 @@ static void refused_client_that_is_still_sending_sees_an_orderly_end(void **stat
     fixture_stop(&f);
 }
 
-/* ---- slow clients -------------------------------------------------------------------------- */
+/* ---- slow clients ---------------------------------------------------------------------------- */
 
 /* Keep sending a byte every few milliseconds until something comes back. */
 static void drip_until_answered(int fd, const char *drop)
@@ -433,7 +433,7 @@ static void two_hundred_dripping_clients_do_not_delay_a_good_one(void **state)
     fixture_stop(&f);
 }
 
-/* ---- many clients -------------------------------------------------------------------------- */
+/* ---- many clients ---------------------------------------------------------------------------- */
 
 static void expect_no_room(const struct fixture *f)
 {
@@ -532,7 +532,7 @@ static void descriptors_return_after_clients_vanish_at_any_point(void **state)
     fixture_stop(&f);
 }
 
-/* ---- starting and stopping ----------------------------------------------------------------- */
+/* ---- starting and stopping ------------------------------------------------------------------- */
 
 static void listen_address_that_is_none_is_refused(void **state)
 {

@@ -370,6 +370,31 @@ static void inbox_a_million_events_in_disorder_end_as_one_run(void **state)
     assert_int_equal(query("SELECT count(*) FROM inbox_page"), 2);
 }
 
+static void claim_page(uint64_t page)
+{
+    for (uint64_t row = 2048 * page + 1; row <= 2048 * (page + 1); row++)
+        assert_ok(claim(1, row));
+}
+
+static void inbox_full_pages_join_only_their_neighbours(void **state)
+{
+    (void)state;
+    assert_ok(db_begin(db, NULL));
+    claim_page(0);
+    claim_page(5); /* the pages between are unknown, and stay so */
+    claim_page(2);
+    assert_int_equal(query("SELECT count(*) FROM inbox_page WHERE full = 1"), 3);
+    claim_page(1);
+    assert_int_equal(query("SELECT full FROM inbox_page WHERE page = 0"), 3);
+    claim_page(4);
+    assert_int_equal(query("SELECT full FROM inbox_page WHERE page = 4"), 2);
+    claim_page(3);
+    assert_int_equal(query("SELECT full FROM inbox_page WHERE page = 0"), 6);
+    assert_int_equal(query("SELECT count(*) FROM inbox_page"), 1);
+    assert_ok(claim(1, 6 * 2048 + 1));
+    assert_ok(db_commit(db, NULL));
+}
+
 /* ---- against a plain set ------------------------------------------------------------------- */
 
 enum { SOURCES = 2, ROWS = 40960, MODEL_STEPS = 60000 };
@@ -484,6 +509,7 @@ int main(void)
         T(inbox_a_million_events_in_order_take_one_run),
         T(inbox_a_million_of_three_million_events_take_less_than_a_mebibyte),
         T(inbox_a_million_events_in_disorder_end_as_one_run),
+        T(inbox_full_pages_join_only_their_neighbours),
         T(inbox_knows_what_a_plain_set_knows_over_random_claims_and_rollbacks),
         T(inbox_damaged_page_is_corrupt),
 #undef T

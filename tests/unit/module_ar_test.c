@@ -37,7 +37,7 @@ static void open_account(struct fixture *f)
         fail_msg("%s", why.text);
 }
 
-/* ---- accounts ------------------------------------------------------------------------------ */
+/* ---- accounts -------------------------------------------------------------------------------- */
 
 static void ar_new_user_gets_an_account_and_it_is_told(void **state)
 {
@@ -119,7 +119,7 @@ static void ar_account_whose_event_cannot_be_written_is_not_opened(void **state)
     assert_int_equal(fixture_number(f, COUNT_ACCOUNTS), 1);
 }
 
-/* ---- invoices ------------------------------------------------------------------------------ */
+/* ---- invoices -------------------------------------------------------------------------------- */
 
 static void ar_invoice_becomes_row_and_event(void **state)
 {
@@ -245,7 +245,7 @@ static void ar_database_held_by_another_asks_for_a_repeat(void **state)
     assert_int_equal(fixture_post(f, "/ar/invoices", INVOICE), 201);
 }
 
-/* ---- listing ------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 static void ar_accounts_are_listed_with_their_invoices(void **state)
 {
@@ -272,7 +272,7 @@ static void ar_accounts_are_listed_with_their_invoices(void **state)
     wb_buf_free(&out);
 }
 
-/* ---- contract ------------------------------------------------------------------------------ */
+/* ---- contract -------------------------------------------------------------------------------- */
 
 static void ar_contract_is_what_the_module_declares(void **state)
 {

@@ -1,4 +1,5 @@
-/* The audit module: whatever is done to the record afterwards, verify finds the first broken link.
+/*
+ * The audit module: whatever is done to the record afterwards, verify finds the first broken link.
  */
 #define FIXTURE_WITHOUT_OUTBOX
 #include "module_fixture.h"
@@ -65,7 +66,7 @@ static void assert_sound(struct fixture *f, const char *expected)
         fail_msg("expected '%s', verify says: %s", expected, got.text);
 }
 
-/* ---- the record ---------------------------------------------------------------------------- */
+/* ---- the record ------------------------------------------------------------------------------ */
 
 /* contracts/audit/contract.json has this entry with its hash, computed by other means. */
 static void audit_hash_is_the_one_of_the_contract(void **state)
@@ -130,7 +131,7 @@ static void audit_failed_handler_leaves_the_chain_as_it_was(void **state)
     assert_sound(f, "ok: 11 entries");
 }
 
-/* ---- append-only --------------------------------------------------------------------------- */
+/* ---- append-only ----------------------------------------------------------------------------- */
 
 static void audit_table_refuses_update_delete_replace_and_gaps(void **state)
 {
@@ -154,7 +155,7 @@ static void audit_table_refuses_update_delete_replace_and_gaps(void **state)
     assert_sound(f, "ok: 10 entries");
 }
 
-/* ---- tampering, with the triggers dropped -------------------------------------------------- */
+/* ---- tampering, with the triggers dropped ---------------------------------------------------- */
 
 static void audit_edit_of_any_column_is_caught_at_its_entry(void **state)
 {
@@ -256,7 +257,7 @@ static void audit_lost_note_of_the_end_is_caught_and_stops_recording(void **stat
     assert_int_equal(fixture_number(f, COUNT), 10);
 }
 
-/* ---- anchors ------------------------------------------------------------------------------- */
+/* ---- anchors --------------------------------------------------------------------------------- */
 
 /* The anchor that verify printed last. */
 static struct fixture_text anchor_now(struct fixture *f)
@@ -307,7 +308,7 @@ static void audit_record_written_anew_is_caught_by_an_anchor(void **state)
     assert_non_null(strstr(verify(f, ten.text).text, "another hash than the anchor"));
 }
 
-/* ---- commands ------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 static void audit_verify_tells_machines_where_the_chain_breaks(void **state)
 {

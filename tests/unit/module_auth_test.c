@@ -16,7 +16,7 @@ static void assert_nothing_written(struct fixture *f)
     assert_int_equal(fixture_number(f, COUNT_EVENTS), 0);
 }
 
-/* ---- adding -------------------------------------------------------------------------------- */
+/* ---- adding ---------------------------------------------------------------------------------- */
 
 static void auth_new_user_becomes_row_and_event(void **state)
 {
@@ -68,7 +68,7 @@ static void auth_email_that_exists_is_a_conflict_whatever_its_case(void **state)
     assert_int_equal(fixture_number(f, COUNT_EVENTS), 1);
 }
 
-/* ---- refusals ------------------------------------------------------------------------------ */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void auth_body_that_is_no_sound_object_is_refused(void **state)
 {
@@ -142,7 +142,7 @@ static void auth_name_out_of_form_is_refused(void **state)
     assert_nothing_written(f);
 }
 
-/* ---- all or nothing ------------------------------------------------------------------------ */
+/* ---- all or nothing -------------------------------------------------------------------------- */
 
 static void auth_event_that_cannot_be_written_leaves_no_user(void **state)
 {
@@ -176,7 +176,7 @@ static void auth_database_held_by_another_asks_for_a_repeat(void **state)
     assert_int_equal(fixture_post(f, "/auth/users", ADA), 201);
 }
 
-/* ---- listing ------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 static void add_users(struct fixture *f, int count)
 {
@@ -226,7 +226,7 @@ static void auth_list_with_another_query_is_refused(void **state)
         assert_int_equal(fixture_get(f, "/auth/users", queries[i]), 400);
 }
 
-/* ---- commands ------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 static void auth_commands_add_and_list(void **state)
 {
@@ -267,7 +267,7 @@ static void auth_commands_refuse_what_they_do_not_understand(void **state)
     wb_buf_free(&out);
 }
 
-/* ---- contract ------------------------------------------------------------------------------ */
+/* ---- contract -------------------------------------------------------------------------------- */
 
 static void auth_contract_is_what_the_module_declares(void **state)
 {

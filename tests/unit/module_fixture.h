@@ -1,4 +1,5 @@
-/* module_fixture.h - a module with a database, outbox and settings of its own, without a service.
+/*
+ * module_fixture.h - a module with a database, outbox and settings of its own, without a service.
  */
 #ifndef MODULE_FIXTURE_H
 #define MODULE_FIXTURE_H
@@ -10,7 +11,8 @@
 #include <sqlite3.h>
 
 #include <waybill/module.h>
-/* A module that publishes nothing does not link the outbox; its test says FIXTURE_WITHOUT_OUTBOX.
+/*
+ * A module that publishes nothing does not link the outbox; its test says FIXTURE_WITHOUT_OUTBOX.
  */
 #ifndef FIXTURE_WITHOUT_OUTBOX
 #include <waybill/outbox.h>
@@ -186,7 +188,7 @@ static inline wb_err fixture_command(struct fixture *f, const char *name, const 
             fail_msg("'%s' is not in: %s", (expected), (out)->ptr != NULL ? (out)->ptr : "");      \
     } while (0)
 
-/* ---- setup and teardown of one module a test ------------------------------------------------ */
+/* ---- setup and teardown of one module a test ------------------------------------------------- */
 
 #define FIXTURE(module)                                                                            \
     static int setup(void **state)                                                                 \

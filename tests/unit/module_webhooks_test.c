@@ -86,7 +86,7 @@ static void assert_nothing_written(struct fixture *f)
     assert_int_equal(fixture_number(f, COUNT_EVENTS), 0);
 }
 
-/* ---- taking -------------------------------------------------------------------------------- */
+/* ---- taking ---------------------------------------------------------------------------------- */
 
 static void webhooks_signed_delivery_becomes_row_and_event(void **state)
 {
@@ -237,7 +237,7 @@ static void webhooks_json_beyond_what_a_reader_keeps_is_still_taken(void **state
     assert_string_equal(fixture_text(f, "SELECT CAST(payload AS TEXT) FROM outbox").text, body);
 }
 
-/* ---- repeats ------------------------------------------------------------------------------- */
+/* ---- repeats --------------------------------------------------------------------------------- */
 
 static void webhooks_repeated_delivery_is_answered_but_not_taken_again(void **state)
 {
@@ -270,7 +270,7 @@ static void webhooks_delivery_id_with_another_body_or_event_is_a_conflict(void *
     assert_int_equal(fixture_number(f, COUNT_EVENTS), 1);
 }
 
-/* ---- refusals ------------------------------------------------------------------------------ */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void webhooks_without_a_secret_nobody_is_believed(void **state)
 {
@@ -470,7 +470,7 @@ static void webhooks_largest_body_is_taken_and_one_byte_more_is_told_the_limit(v
     assert_int_equal(fixture_number(f, COUNT_ROWS), 1);
 }
 
-/* ---- all or nothing ------------------------------------------------------------------------ */
+/* ---- all or nothing -------------------------------------------------------------------------- */
 
 static void webhooks_event_that_cannot_be_written_leaves_no_row(void **state)
 {
@@ -510,7 +510,7 @@ static void webhooks_database_held_by_another_asks_for_a_repeat(void **state)
     assert_int_equal(post_signed(f, d), 202);
 }
 
-/* ---- contract ------------------------------------------------------------------------------ */
+/* ---- contract -------------------------------------------------------------------------------- */
 
 static void webhooks_contract_is_what_the_module_declares(void **state)
 {

@@ -10,7 +10,7 @@
 
 #include "test_support.h"
 
-/* ---- the reader ---------------------------------------------------------------------------- */
+/* ---- the reader ------------------------------------------------------------------------------ */
 
 struct reader {
     const char *at;
@@ -192,7 +192,7 @@ static size_t read_all(const char *text, const char *label, const char *label_va
     return reader.samples;
 }
 
-/* ---- the tests ----------------------------------------------------------------------------- */
+/* ---- the tests ------------------------------------------------------------------------------- */
 
 static struct observe *observe;
 static struct wb_buf text;

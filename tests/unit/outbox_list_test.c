@@ -180,8 +180,7 @@ static void show_finds_by_number_and_refuses_nonsense(void **state)
     wb_buf_free(&out);
 }
 
-/* ---- the message a row becomes ----------------------------------------------------------------
- */
+/* ---- the message a row becomes --------------------------------------------------------------- */
 
 static void envelope_carries_identity_source_row_and_key(void **state)
 {

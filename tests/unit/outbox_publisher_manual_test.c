@@ -1,8 +1,7 @@
 /* The state machine, step by step, on a memory bus and a virtual clock. */
 #include "outbox_publisher_fixture.h"
 
-/* ---- the straight path -------------------------------------------------------------------------
- */
+/* ---- the straight path ----------------------------------------------------------------------- */
 
 static void rows_are_published_in_order_and_marked(void **state)
 {
@@ -86,8 +85,7 @@ static void flush_returns_when_all_is_published_and_says_why_not(void **state)
     assert_non_null(strstr(why.text, "outage"));
 }
 
-/* ---- rows written by hand
- * ------------------------------------------------------------------------ */
+/* ---- rows written by hand -------------------------------------------------------------------- */
 
 static void bad_rows_are_parked_and_the_others_go_on(void **state)
 {
@@ -254,8 +252,7 @@ static void row_handed_to_another_stream_goes_out_there_once(void **state)
     assert_exceptions(f, "");
 }
 
-/* ---- time
- * ------------------------------------------------------------------------------------------ */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void row_goes_out_when_it_is_due(void **state)
 {
@@ -291,8 +288,7 @@ static void row_past_its_time_expires(void **state)
     assert_exceptions(f, "1 expired");
 }
 
-/* ---- the bus fails
- * ------------------------------------------------------------------------------------ */
+/* ---- the bus fails --------------------------------------------------------------------------- */
 
 static void outage_burns_no_attempts_and_ends_with_the_connection(void **state)
 {
@@ -353,8 +349,7 @@ static void full_stream_is_an_outage_not_a_fault_of_the_row(void **state)
     assert_stream_holds(f, "F", "1 2 3 4");
 }
 
-/* ---- the stream is not as expected
- * ----------------------------------------------------------------------- */
+/* ---- the stream is not as expected ----------------------------------------------------------- */
 
 static void publish_foreign(struct fixture *f, const char *payload, const char *msg_id)
 {
@@ -495,8 +490,7 @@ static void memory_bus_made_anew_goes_on_with_the_rows_not_yet_published(void **
     assert_int_equal(fixture_int(f, "SELECT holder FROM outbox_cursor"), 2);
 }
 
-/* ---- crashes and rivals
- * ---------------------------------------------------------------------------------- */
+/* ---- crashes and rivals ---------------------------------------------------------------------- */
 
 static void rows_sent_by_a_crashed_publisher_are_found_not_sent_again(void **state)
 {

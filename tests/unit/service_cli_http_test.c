@@ -122,8 +122,7 @@ static wb_err ask(const char *reply, struct cli_http_reply *ret_reply, struct wb
     return err;
 }
 
-/* ---- calls -------------------------------------------------------------------------------------
- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 static void call_sends_what_was_asked_and_gives_back_the_body(void **state)
 {
@@ -177,8 +176,7 @@ static void calls_share_a_connection_until_the_service_closes_it(void **state)
     wb_buf_free(&reply.body);
 }
 
-/* ---- what is no service
- * -------------------------------------------------------------------------- */
+/* ---- what is no service ---------------------------------------------------------------------- */
 
 static void call_to_a_closed_port_says_how_to_start_a_service(void **state)
 {

@@ -217,7 +217,7 @@ static void index_with_many_values_of_one_pattern_keeps_them_apart(void **state)
     subject_index_destroy(index);
 }
 
-/* ---- the table below it -------------------------------------------------------------------- */
+/* ---- the table below it ---------------------------------------------------------------------- */
 
 static void table_after_churn_has_the_size_it_began_with(void **state)
 {

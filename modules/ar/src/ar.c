@@ -31,7 +31,7 @@ static struct wb_str member_text(const json_t *object, const char *name)
     return wb_str_n(json_string_value(value), json_string_length(value));
 }
 
-/* ---- events -------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 /* The trace goes on; what is no traceparent (W3C Trace Context, level 1: 55 bytes) is left out. */
 static struct wb_str trace_of(const struct message *message)
@@ -67,7 +67,7 @@ static const struct module_subscription subscriptions[] = {
     {"accounts", user_created_patterns, user_created},
 };
 
-/* ---- routes -------------------------------------------------------------------------------- */
+/* ---- routes ---------------------------------------------------------------------------------- */
 
 static void answer_failure(struct module_response *response, wb_err err, const struct wb_why *why)
 {
@@ -179,7 +179,7 @@ static const struct module_route routes[] = {
     {"GET", "/ar/accounts", 0, accounts_get},
 };
 
-/* ---- commands ------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 static wb_err ls_run(struct module_scope *scope, int argc, const char *const *argv, bool json,
                      struct wb_buf *out, struct wb_why *why)

@@ -74,7 +74,7 @@ static wb_err tell(struct outbox *outbox, const char *subject, struct wb_str use
     return err;
 }
 
-/* ---- accounts ------------------------------------------------------------------------------ */
+/* ---- accounts -------------------------------------------------------------------------------- */
 
 wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct wb_str trace,
                        struct wb_why *why)
@@ -106,7 +106,7 @@ wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct
     return tell(scope->outbox, SUBJECT_ACCOUNT_OPENED, user_id, trace, &payload, event_id, why);
 }
 
-/* ---- invoices ------------------------------------------------------------------------------ */
+/* ---- invoices -------------------------------------------------------------------------------- */
 
 void ar_invoice_members(const struct ar_invoice *invoice, struct wb_buf *out)
 {
@@ -173,7 +173,7 @@ wb_err ar_invoice_issue(struct module_scope *scope, struct ar_invoice *invoice, 
     return err == WB_INVALID ? WB_INTERNAL : err; /* checked input was refused: our fault */
 }
 
-/* ---- listing ------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 /* SQLite writes the text. Lines are safe: what is stored has no control characters. */
 #define NEWEST                                                                                     \

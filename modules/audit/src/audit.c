@@ -35,7 +35,7 @@ static const struct db_migration migrations[] = {
      "SELECT RAISE(ABORT, 'the audit record is append-only'); END"},
 };
 
-/* ---- events -------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static const char *const everything[] = {">", NULL};
 
@@ -43,7 +43,7 @@ static const struct module_subscription subscriptions[] = {
     {"record", everything, audit_chain_append},
 };
 
-/* ---- commands ------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 /* "SEQ:HASH", as verify prints it */
 static bool anchor_parse(struct wb_str text, struct audit_anchor *ret_anchor)

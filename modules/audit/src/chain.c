@@ -49,7 +49,7 @@ wb_err audit_chain_hash(const uint8_t prev[AUDIT_HASH_SIZE], const struct audit_
     return err;
 }
 
-/* ---- append -------------------------------------------------------------------------------- */
+/* ---- append ---------------------------------------------------------------------------------- */
 
 static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
 {

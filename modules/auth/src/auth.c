@@ -33,7 +33,7 @@ static bool limit_parse(struct wb_str query, int64_t *ret_limit)
     return true;
 }
 
-/* ---- routes -------------------------------------------------------------------------------- */
+/* ---- routes ---------------------------------------------------------------------------------- */
 
 static void answer_failure(struct module_response *response, wb_err err, const struct wb_why *why)
 {
@@ -104,7 +104,7 @@ static const struct module_route routes[] = {
     {"GET", "/auth/users", 0, users_get},
 };
 
-/* ---- commands ------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 static wb_err add_run(struct module_scope *scope, int argc, const char *const *argv, bool json,
                       struct wb_buf *out, struct wb_why *why)

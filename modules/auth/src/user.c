@@ -8,7 +8,7 @@
 
 #define SUBJECT_USER_CREATED "auth.events.user.created"
 
-/* ---- rules --------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------- */
 
 /* 1 to max bytes of UTF-8 without control characters, no blank at either end. */
 static bool is_line(struct wb_str text, size_t max)
@@ -46,7 +46,7 @@ static wb_err user_check(struct wb_str email, struct wb_str name, struct wb_why 
     return WB_OK;
 }
 
-/* ---- adding -------------------------------------------------------------------------------- */
+/* ---- adding ---------------------------------------------------------------------------------- */
 
 static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
 {
@@ -152,7 +152,7 @@ wb_err auth_user_add(struct module_scope *scope, struct wb_str email, struct wb_
     return err == WB_INVALID ? WB_INTERNAL : err; /* checked input was refused: our fault */
 }
 
-/* ---- listing ------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 /* SQLite writes the text. Lines are safe: what is stored has no control characters. */
 #define NEWEST "FROM (SELECT * FROM auth_user ORDER BY id DESC LIMIT ?1)"

@@ -18,7 +18,7 @@ static const struct db_migration migrations[] = {
      "happened_at TEXT NOT NULL) STRICT"},
 };
 
-/* ---- events -------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
 {
@@ -67,7 +67,7 @@ static const struct module_subscription subscriptions[] = {
     {"events", patterns, something_happened},
 };
 
-/* ---- listing ------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 /* "" or "limit=N" */
 static bool limit_parse(struct wb_str query, int64_t *ret_limit)

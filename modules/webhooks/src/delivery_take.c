@@ -12,7 +12,8 @@ static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
     sqlite3_bind_text(stmt, index, text.ptr, (int)text.len, SQLITE_STATIC);
 }
 
-/* Was the id taken before, and with the same event and body? WB_NOT_FOUND, WB_EXISTS, WB_CONFLICT.
+/*
+ * Was the id taken before, and with the same event and body? WB_NOT_FOUND, WB_EXISTS, WB_CONFLICT.
  */
 static wb_err earlier_compare(struct sqlite3_stmt *stmt, const struct webhooks_delivery *delivery,
                               struct webhooks_receipt *ret_receipt, struct wb_why *why)

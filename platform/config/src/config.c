@@ -97,7 +97,7 @@ wb_err config_set(struct config *config, const char *name, const char *value, co
     return err;
 }
 
-/* ---- reading ------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 const char *config_str(const struct config *config, const char *name)
 {

@@ -119,7 +119,7 @@ static wb_err apply(struct config_table *staged, const struct config_key *key, s
     return err;
 }
 
-/* ---- secrets in files ---------------------------------------------------------------------- */
+/* ---- secrets in files ------------------------------------------------------------------------ */
 
 static wb_err read_secret_fd(int fd, struct wb_str variable, const char *path, struct wb_buf *out,
                              struct wb_why *why)
@@ -196,7 +196,7 @@ static wb_err apply_secret_file(struct config_table *staged, const struct config
     return err;
 }
 
-/* ---- the passes ---------------------------------------------------------------------------- */
+/* ---- the passes ------------------------------------------------------------------------------ */
 
 /* One look at one variable. */
 typedef wb_err (*take_variable)(const struct config *config, struct config_table *staged,

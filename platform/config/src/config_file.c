@@ -16,7 +16,7 @@ struct load {
     bool in_section;
 };
 
-/* ---- unknown names ------------------------------------------------------------------------- */
+/* ---- unknown names --------------------------------------------------------------------------- */
 
 static bool section_known(const struct config *config, struct wb_str section)
 {
@@ -90,7 +90,7 @@ static wb_err fail_key(const struct load *load, const struct config_pair *pair, 
     return WB_INVALID;
 }
 
-/* ---- taking what the parser reads ---------------------------------------------------------- */
+/* ---- taking what the parser reads ------------------------------------------------------------ */
 
 static wb_err take_section(void *ctx, size_t line, struct wb_str section, struct wb_why *why)
 {
@@ -234,7 +234,7 @@ wb_err config_load_text(struct config *config, const char *name, struct wb_str t
     return err;
 }
 
-/* ---- the file ------------------------------------------------------------------------------ */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static wb_err fail_errno(const char *path, const char *what, struct wb_why *why)
 {

@@ -60,7 +60,7 @@ static struct wb_str word_at(const struct reader *r)
     return wb_str_n(r->at, (size_t)(end - r->at));
 }
 
-/* ---- values -------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static void add_utf8(struct wb_buf *buf, unsigned code)
 {
@@ -193,7 +193,7 @@ static wb_err read_value(struct reader *r, struct config_pair *pair)
     return read_bare(r, pair);
 }
 
-/* ---- lines --------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static wb_err read_section(struct reader *r)
 {

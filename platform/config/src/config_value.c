@@ -175,7 +175,7 @@ bool config_int_parse(struct wb_str text, int64_t *ret_value)
     return true;
 }
 
-/* ---- names --------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* Cut the first part off a dotted name. */
 static struct wb_str next_part(struct wb_str *name)

@@ -33,7 +33,7 @@ static int busy_wait(void *ctx, int count)
     return 1;
 }
 
-/* ---- open and close ------------------------------------------------------------------------ */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /*
  * SQLite would create the file with the rights of the umask. mknod(2) makes a regular file without
@@ -237,7 +237,7 @@ const char *db_path(const struct db *db)
     return db->path;
 }
 
-/* ---- statements ---------------------------------------------------------------------------- */
+/* ---- statements ------------------------------------------------------------------------------ */
 
 wb_err db_exec(struct db *db, const char *sql, struct wb_why *why)
 {
@@ -265,7 +265,7 @@ wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt
     return WB_OK;
 }
 
-/* ---- transactions -------------------------------------------------------------------------- */
+/* ---- transactions ---------------------------------------------------------------------------- */
 
 static int step_once(struct sqlite3_stmt *stmt)
 {

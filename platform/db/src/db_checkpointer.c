@@ -45,7 +45,8 @@ struct db_checkpointer {
     /* owned by the thread (by start before it runs) */
     struct db *db;
     struct sqlite3_stmt *data_version;
-    int64_t version;        /* what data_version said last */
+    int64_t version; /* what data_version said last; 0 at first, so that the first look finds a
+                        change */
     int64_t active_mono_ns; /* when somebody last committed */
     bool dirty;             /* the log may hold what is not in the file */
     int64_t force_after_mono_ns;
@@ -104,8 +105,9 @@ static bool truncate_in_gap(struct db_checkpointer *self)
 }
 
 /*
- * Make a gap: writers stand in the queue while the rest of the log is copied and the readers of the
- * moment finish. A reader that does not costs the writers GAP_NS, so the next try comes later.
+ * Make a gap: writers stand in the queue while the rest of the log is copied (most of it was,
+ * beside them, at earlier looks) and the readers of the moment finish. A reader that does not costs
+ * the writers GAP_NS, so the next try comes later.
  */
 static bool truncate_by_force(struct db_checkpointer *self)
 {
@@ -113,8 +115,6 @@ static bool truncate_by_force(struct db_checkpointer *self)
     int64_t now = wb_mono_ns(wb_clock_system());
     bool done = false;
 
-    /* Most of the copying goes on beside the writers. */
-    checkpoint(self, SQLITE_CHECKPOINT_PASSIVE);
     if (db_lock_wait(&db->queue, &db->rng, now + QUEUE_NS, NULL) == WB_OK) {
         db->busy_timeout_ns = GAP_NS;
         done = checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE);
@@ -217,7 +217,6 @@ static wb_err checkpointer_setup(struct db_checkpointer *self, const char *path,
     self->wal_bytes = observe_series(observe, OBSERVE_DB_WAL_BYTES, file_name(path));
     self->checkpoints = observe_series(observe, OBSERVE_DB_CHECKPOINTS, file_name(path));
     self->force_pause_ns = FORCE_PAUSE_MIN_NS;
-    self->dirty = true; /* whatever an earlier process left */
     self->active_mono_ns = wb_mono_ns(wb_clock_system());
     wb_err err = db_open(path, &options, &self->db, why);
     if (err == WB_OK)

@@ -12,7 +12,7 @@
 #define EVENT_BUS_LISTENERS_MAX 64
 #define EVENT_BUS_ERR_COUNT     (WB_INTERNAL + 1)
 
-/* ---- what became of each message, event_bus_failures.c -------------------------------------- */
+/* ---- what became of each message, event_bus_failures.c --------------------------------------- */
 
 /* Unsettled messages of one subscription: where each is, and how often its handling failed. Keyed
  * by stream and sequence, because that is what an ack settles, whichever copy it is given on. */

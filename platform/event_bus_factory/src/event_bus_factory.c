@@ -12,8 +12,7 @@
 
 #define SUBJECTS_MAX 64 /* patterns of one stream */
 
-/* ---- the bus -----------------------------------------------------------------------------------
- */
+/* ---- the bus --------------------------------------------------------------------------------- */
 
 #ifdef WAYBILL_HAVE_NATS
 static wb_err create_nats(const struct config *config, struct observe *observe, bool wait_connected,
@@ -63,8 +62,7 @@ wb_err event_bus_factory_create(const struct config *config, struct observe *obs
                    "bus = \"%s\": not in this version; use \"memory\" or \"nats\"", kind);
 }
 
-/* ---- its streams -------------------------------------------------------------------------------
- */
+/* ---- its streams ----------------------------------------------------------------------------- */
 
 /* stream.NAME.KEY; NULL when it is not set. */
 static const char *stream_setting(const struct config *config, const char *stream, const char *key,

@@ -317,6 +317,10 @@ void event_bus_memory_run(struct memory_bus *bus);
 /** A consumer's timer has come. */
 void event_bus_memory_consumer_due(struct memory_bus *bus, struct memory_consumer *consumer);
 
+/* memory_start.c */
+/** Set next_seq and heads as the group's start says; not yet positioned where it is to be asked. */
+wb_err event_bus_memory_set_start(struct memory_consumer *consumer);
+
 /* memory_consumer.c */
 wb_err event_bus_memory_start(struct event_bus *base, struct event_bus_subscription *subscription,
                               void **ret_source, struct wb_why *why);

@@ -1,4 +1,5 @@
-/* consumer.c - the server's side of a feed: looked at, created, brought to where it should stand.
+/*
+ * consumer.c - the server's side of a feed: looked at, created, brought to where it should stand.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,8 +15,7 @@
 #define INACTIVE_THRESHOLD_NS (60 * WB_SEC) /* an ephemeral nobody asks is removed after this */
 #define PARTS_MAX             64
 
-/* ---- what a source wants of a stream ----------------------------------------------------------
- */
+/* ---- what a source wants of a stream --------------------------------------------------------- */
 
 /* The patterns that match exactly what is wanted, none included in another. */
 struct parts {
@@ -209,8 +209,7 @@ static void follow_stream(struct opening *o)
     pthread_mutex_unlock(&o->bus->engine.mutex);
 }
 
-/* ---- the configuration of a consumer ----------------------------------------------------------
- */
+/* ---- the configuration of a consumer --------------------------------------------------------- */
 
 static void format_time(int64_t wall_ns, char out[64])
 {
@@ -419,7 +418,8 @@ static bool is_alive(struct opening *o)
            (strcmp(filter, o->filter) == 0 || strcmp(filter, ">") == 0);
 }
 
-/* An ordered log is read by a new consumer each time: nothing tells what the old one sent in vain.
+/*
+ * An ordered log is read by a new consumer each time: nothing tells what the old one sent in vain.
  */
 static wb_err open_ephemeral(struct opening *o)
 {

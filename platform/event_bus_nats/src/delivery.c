@@ -176,8 +176,7 @@ struct nats_delivery *event_bus_nats_delivery_create(natsMsg *msg,
     return d;
 }
 
-/* ---- from the answer of a read ----------------------------------------------------------------
- */
+/* ---- from the answer of a read --------------------------------------------------------------- */
 
 static int base64_value(char c)
 {

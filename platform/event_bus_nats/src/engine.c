@@ -20,8 +20,7 @@ static int64_t now_ns(void)
     return wb_mono_ns(wb_clock_system());
 }
 
-/* ---- connections come and go ------------------------------------------------------------------
- */
+/* ---- connections come and go ----------------------------------------------------------------- */
 
 /* The mutex is held. */
 static void doubt_all(struct nats_engine *engine)
@@ -59,8 +58,7 @@ void event_bus_nats_engine_refresh(struct nats_engine *engine)
     event_bus_nats_link_wake(&engine->bus->sub);
 }
 
-/* ---- streams that appear and vanish ------------------------------------------------------------
- */
+/* ---- streams that appear and vanish ---------------------------------------------------------- */
 
 static uint64_t hash_names(json_t *names)
 {
@@ -147,8 +145,7 @@ static void look_at_streams(struct nats_engine *engine, int64_t now)
     pthread_mutex_unlock(&engine->mutex);
 }
 
-/* ---- feeds that are to be opened ---------------------------------------------------------------
- */
+/* ---- feeds that are to be opened ------------------------------------------------------------- */
 
 /* One that is due, with its source entered. */
 static struct nats_feed *next_to_open(struct nats_engine *engine, int64_t now)
@@ -206,8 +203,7 @@ static void open_feeds(struct nats_engine *engine)
     }
 }
 
-/* ---- feeds that run ----------------------------------------------------------------------------
- */
+/* ---- feeds that run -------------------------------------------------------------------------- */
 
 static void watch_feeds(struct nats_engine *engine, int64_t now)
 {
@@ -233,8 +229,7 @@ int64_t event_bus_nats_engine_tick(struct nats_engine *engine, int64_t now)
     return now_ns() + TICK_NS;
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------
- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 wb_err event_bus_nats_engine_init(struct nats_engine *engine, struct nats_bus *bus, uint32_t batch)
 {

@@ -18,8 +18,7 @@ static int64_t now_ns(void)
     return wb_mono_ns(wb_clock_system());
 }
 
-/* ---- connected or not -------------------------------------------------------------------------
- */
+/* ---- connected or not ------------------------------------------------------------------------ */
 
 /* Listeners hear every change, one at a time and the last one last. */
 static void tell(struct nats_bus *bus)
@@ -170,8 +169,7 @@ static void sub_message(void *ctx, void *owner, natsMsg *msg)
     event_bus_nats_engine_message(&bus->engine, owner, msg);
 }
 
-/* ---- what the server tells outside of any call -------------------------------------------------
- */
+/* ---- what the server tells outside of any call ----------------------------------------------- */
 
 bool event_bus_nats_denied_subject(const char *text, char out[256])
 {
@@ -223,8 +221,7 @@ static const struct nats_link_events sub_events = {.up = sub_up,
                                                    .trouble = trouble,
                                                    .failed = attempt_failed};
 
-/* ---- health -----------------------------------------------------------------------------------
- */
+/* ---- health ---------------------------------------------------------------------------------- */
 
 static void health(struct event_bus *self, struct event_bus_health *ret_health)
 {
@@ -249,8 +246,7 @@ static void health(struct event_bus *self, struct event_bus_health *ret_health)
     pthread_mutex_unlock(&bus->mutex);
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------
- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 static void close_bus(struct event_bus *self)
 {

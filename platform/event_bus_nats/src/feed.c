@@ -16,8 +16,7 @@ static int64_t now_ns(void)
     return wb_mono_ns(wb_clock_system());
 }
 
-/* ---- the table of feeds; the mutex is held ----------------------------------------------------
- */
+/* ---- the table of feeds; the mutex is held --------------------------------------------------- */
 
 static size_t bucket_of(struct wb_str stream, struct wb_str consumer)
 {
@@ -95,8 +94,7 @@ void event_bus_nats_feed_end(struct nats_feed *feed)
     event_bus_nats_unsettled_clear(&feed->unsettled);
 }
 
-/* ---- offering; the mutex is held --------------------------------------------------------------
- */
+/* ---- offering; the mutex is held ------------------------------------------------------------- */
 
 static void queue_push(struct nats_source *source, struct event_bus_delivery_impl *delivery)
 {
@@ -413,8 +411,7 @@ void event_bus_nats_engine_message(struct nats_engine *engine, struct nats_sourc
         event_bus_release(&delivery->impl.view);
 }
 
-/* ---- looking after a feed; the mutex is held ---------------------------------------------------
- */
+/* ---- looking after a feed; the mutex is held ------------------------------------------------- */
 
 bool event_bus_nats_feed_watch(struct nats_feed *feed, int64_t now)
 {

@@ -6,6 +6,7 @@
 
 #define BACKOFF_MIN_NS (50 * WB_MS)
 #define BACKOFF_MAX_NS (2 * WB_SEC)
+#define FLUSH_WAIT_MS  20
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
@@ -62,6 +63,17 @@ void event_bus_nats_link_release(struct nats_link *link, natsStatus status)
     pthread_mutex_unlock(&link->mutex);
 }
 
+void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status)
+{
+    pthread_mutex_lock(&link->mutex);
+    link->lost |= broke_the_connection(status);
+    bool wake = link->idle && !link->unflushed;
+    link->unflushed = true;
+    if ((--link->users == 0 && link->lost) || wake)
+        pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->mutex);
+}
+
 wb_err event_bus_nats_link_err(natsStatus status)
 {
     switch (status) {
@@ -96,7 +108,7 @@ wb_err event_bus_nats_link_send(struct nats_link *link, const char *subject, con
     natsStatus status =
         reply != NULL ? natsConnection_PublishRequest(nc, subject, reply, data.ptr, (int)data.len)
                       : natsConnection_Publish(nc, subject, data.ptr, (int)data.len);
-    event_bus_nats_link_release(link, status);
+    event_bus_nats_link_release_sent(link, status);
     return event_bus_nats_link_err(status);
 }
 
@@ -199,8 +211,7 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus statu
                           text != NULL && *text != '\0' ? text : natsStatus_GetText(status));
 }
 
-/* ---- taps -------------------------------------------------------------------------------------
- */
+/* ---- taps ------------------------------------------------------------------------------------ */
 
 static natsStatus open_tap(struct nats_tap *tap, natsConnection *nc)
 {
@@ -402,19 +413,39 @@ static void withdraw_connection(struct nats_link *link, natsConnection *nc)
     link->events->down(link->ctx);
 }
 
-/* Tick until the connection is lost or the link is to stop. */
-static void stay(struct nats_link *link)
+/*
+ * What is sent while a flush waits for its answer goes with the next one, so that a lone message
+ * leaves at once and a stream of them in batches. nats.c itself either writes each message by
+ * itself or sleeps a millisecond before a batch.
+ */
+static void flush(struct nats_link *link, natsConnection *nc)
+{
+    link->unflushed = false;
+    pthread_mutex_unlock(&link->mutex);
+    /* It is written in any case; a dead peer is for the pings to find. */
+    (void)natsConnection_FlushTimeout(nc, FLUSH_WAIT_MS);
+    pthread_mutex_lock(&link->mutex);
+}
+
+/* Flush and tick until the connection is lost or the link is to stop. */
+static void stay(struct nats_link *link, natsConnection *nc)
 {
     int64_t due = 0;
 
     pthread_mutex_lock(&link->mutex);
     while (!link->lost && !link->stopping) {
-        if (!link->woken && event_bus_nats_cond_wait(&link->changed, &link->mutex, due))
-            continue;
-        link->woken = false;
-        pthread_mutex_unlock(&link->mutex);
-        due = link->events->tick(link->ctx, now_ns());
-        pthread_mutex_lock(&link->mutex);
+        if (link->unflushed)
+            flush(link, nc);
+        if (link->woken || now_ns() >= due) {
+            link->woken = false;
+            pthread_mutex_unlock(&link->mutex);
+            due = link->events->tick(link->ctx, now_ns());
+            pthread_mutex_lock(&link->mutex);
+        } else if (!link->unflushed) {
+            link->idle = true;
+            (void)event_bus_nats_cond_wait(&link->changed, &link->mutex, due);
+            link->idle = false;
+        }
     }
     link->lost = true; /* no new use begins */
     pthread_mutex_unlock(&link->mutex);
@@ -436,7 +467,7 @@ static void *run(void *arg)
         if (s == NATS_OK) {
             failures = 0;
             publish_connection(link, nc);
-            stay(link);
+            stay(link, nc);
             withdraw_connection(link, nc);
             tear_down(link, nc, sub);
         } else {

@@ -49,6 +49,8 @@ struct nats_link {
     bool closed;       /* the closed callback of the present connection came */
     bool delivered;    /* the subscription's thread has ended */
     bool woken;        /* run tick soon */
+    bool unflushed;    /* something was sent since the last flush */
+    bool idle;         /* the thread waits */
     uint64_t attempts; /* to connect, so far */
     uint64_t epoch;    /* connections so far */
     wb_err refusal;    /* why not connected: WB_DENIED, WB_INVALID, WB_UNREACHABLE; WB_OK: it is */
@@ -67,6 +69,8 @@ void event_bus_nats_link_free(struct nats_link *link);
 natsConnection *event_bus_nats_link_acquire(struct nats_link *link);
 /** status: what the use resulted in; a failed write makes the link connect anew. */
 void event_bus_nats_link_release(struct nats_link *link, natsStatus status);
+/** The same after something was sent: it leaves soon. */
+void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status);
 
 /** Send a message without waiting; reply may be NULL. WB_UNREACHABLE, WB_UNKNOWN, WB_TOO_BIG. */
 wb_err event_bus_nats_link_send(struct nats_link *link, const char *subject, const char *reply,

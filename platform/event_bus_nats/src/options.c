@@ -139,8 +139,7 @@ wb_err event_bus_nats_options_check(const struct event_bus_nats_options *o, stru
     return err;
 }
 
-/* ---- options of a connection -------------------------------------------------------------------
- */
+/* ---- options of a connection ----------------------------------------------------------------- */
 
 static natsStatus set_servers(natsOptions *out, const char *urls)
 {
@@ -226,9 +225,6 @@ static natsStatus set_behaviour(natsOptions *out, const struct event_bus_nats_op
     /* Without it a publish to a stopped server blocks for as long as that is stopped. */
     if (s == NATS_OK)
         s = natsOptions_SetWriteDeadline(out, ms_or(o->write_deadline_ns, 2000));
-    /* Otherwise nats.c's flusher sleeps a millisecond before each write. */
-    if (s == NATS_OK)
-        s = natsOptions_SetSendAsap(out, true);
     if (s == NATS_OK)
         s = natsOptions_SetAllowReconnect(out, false);
     if (s == NATS_OK)

@@ -13,8 +13,7 @@ static int64_t now_ns(void)
     return wb_mono_ns(wb_clock_system());
 }
 
-/* ---- slots and lanes; the mutex is held -------------------------------------------------------
- */
+/* ---- slots and lanes; the mutex is held ------------------------------------------------------ */
 
 static unsigned lane_of(struct wb_str subject)
 {
@@ -349,7 +348,7 @@ wb_err event_bus_nats_publish(struct event_bus *self, const struct message *msg,
     slot->last_seq = options->last_seq;
     enter(p, slot, msg->subject, &sending);
     natsStatus status = send_message(nc, &sending, msg, options);
-    event_bus_nats_link_release(&p->bus->pub, status);
+    event_bus_nats_link_release_sent(&p->bus->pub, status);
     if (status == NATS_OK || !withdraw(p, slot, sending.serial))
         return WB_OK;
     return not_sent(p, msg->subject, status, why);

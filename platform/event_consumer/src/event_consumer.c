@@ -13,7 +13,7 @@ enum { MAX_FAILURES = 10, LONGEST_WAIT_MS = 1000 };
 static const int64_t BACKOFF_MIN_NS = 50 * WB_MS;
 static const int64_t BACKOFF_MAX_NS = 10 * WB_SEC;
 
-/* ---- health -------------------------------------------------------------------------------- */
+/* ---- health ---------------------------------------------------------------------------------- */
 
 void event_consumer_problem(struct event_consumer *consumer, const char *text)
 {
@@ -47,7 +47,7 @@ void event_consumer_health(struct event_consumer *consumer,
     pthread_mutex_unlock(&consumer->mutex);
 }
 
-/* ---- one step ------------------------------------------------------------------------------ */
+/* ---- one step -------------------------------------------------------------------------------- */
 
 static int64_t now_ns(const struct event_consumer *consumer)
 {
@@ -141,7 +141,7 @@ bool event_consumer_step(struct event_consumer *consumer)
     return step(consumer);
 }
 
-/* ---- the thread ---------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* Until an event comes, the backoff is over, or stop is asked for. */
 static void wait_for_work(struct event_consumer *consumer)
@@ -221,7 +221,7 @@ static void *run(void *ctx)
     return NULL;
 }
 
-/* ---- start and stop ------------------------------------------------------------------------ */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 /* One block for all pattern texts, one for the pointers to them. */
 static bool patterns_copy(struct event_consumer *consumer, const char *const *patterns,

@@ -40,7 +40,8 @@ static struct inbox_origin origin_of(struct event_consumer *consumer)
     };
 }
 
-/* SQLite rolls back by itself on some errors; a handler may have ignored one, or ended it itself.
+/*
+ * SQLite rolls back by itself on some errors; a handler may have ignored one, or ended it itself.
  */
 static wb_err require_open(struct event_consumer *consumer, struct wb_why *why)
 {

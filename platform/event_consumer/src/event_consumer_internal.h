@@ -8,7 +8,7 @@
 #include <waybill/event_consumer.h>
 #include <waybill/inbox.h>
 
-/* ---- positions ----------------------------------------------------------------------------- */
+/* ---- positions ------------------------------------------------------------------------------- */
 
 /* Which incarnations of a stream the bus has told us of. */
 struct consumer_stream {
@@ -42,7 +42,7 @@ uint64_t event_consumer_positions_ask(struct consumer_positions *positions, cons
 int64_t event_consumer_positions_created(struct consumer_positions *positions,
                                          const struct event_bus_delivery *delivery);
 
-/* ---- the consumer -------------------------------------------------------------------------- */
+/* ---- the consumer ---------------------------------------------------------------------------- */
 
 struct event_consumer {
     /* constant after start */

@@ -18,7 +18,7 @@
 #define LINGER_NS        WB_SEC     /* wait for the client to hang up */
 #define LINGER_BYTES_MAX (1U << 20) /* thrown away meanwhile */
 
-/* ---- phases -------------------------------------------------------------------------------- */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
 static void enter(struct http_connection *c, http_phase phase)
 {
@@ -63,7 +63,7 @@ static void linger(struct http_connection *c)
     enter(c, HTTP_PHASE_LINGER);
 }
 
-/* ---- answering ----------------------------------------------------------------------------- */
+/* ---- answering ------------------------------------------------------------------------------- */
 
 static void count(struct http_connection *c, observe_metric metric, const char *label)
 {
@@ -127,7 +127,7 @@ static void handle(struct http_connection *c)
     send_response(c, &response, NULL);
 }
 
-/* ---- reading ------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Whom is it for, is there such a thing, may the body be that large? In this order. */
 static bool head_refused(struct http_connection *c)
@@ -213,7 +213,7 @@ static void process(struct http_connection *c)
     }
 }
 
-/* ---- what libevent calls ------------------------------------------------------------------- */
+/* ---- what libevent calls --------------------------------------------------------------------- */
 
 static void on_read(struct bufferevent *bev, void *ctx)
 {
@@ -274,7 +274,7 @@ static void on_deadline(int fd, short what, void *ctx)
         http_connection_free(c);
 }
 
-/* ---- coming and going ---------------------------------------------------------------------- */
+/* ---- coming and going ------------------------------------------------------------------------ */
 
 static void link_in(struct http_connection *c)
 {

@@ -20,7 +20,7 @@ static size_t find(const struct http_parser *p, const char *name, struct wb_str 
     return count;
 }
 
-/* ---- Host ---------------------------------------------------------------------------------- */
+/* ---- Host ------------------------------------------------------------------------------------ */
 
 static bool all_of(struct wb_str text, const char *allowed)
 {
@@ -75,7 +75,7 @@ static struct http_refusal read_host(struct http_parser *p)
     return fine;
 }
 
-/* ---- the length of the body ---------------------------------------------------------------- */
+/* ---- the length of the body ------------------------------------------------------------------ */
 
 static struct http_refusal read_length(struct http_parser *p)
 {
@@ -114,7 +114,7 @@ static struct http_refusal read_coding(struct http_parser *p)
     return (struct http_refusal){501, "unknown Transfer-Encoding", "send Content-Length"};
 }
 
-/* ---- the rest ------------------------------------------------------------------------------ */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static struct wb_str trim(struct wb_str text)
 {

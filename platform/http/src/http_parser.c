@@ -42,7 +42,7 @@ static struct wb_str take(struct http_parser *p)
     return element;
 }
 
-/* ---- the request line ---------------------------------------------------------------------- */
+/* ---- the request line ------------------------------------------------------------------------ */
 
 static http_step end_method(struct http_parser *p)
 {
@@ -113,7 +113,7 @@ static http_step in_version(struct http_parser *p, char c)
     return keep(p, c);
 }
 
-/* ---- header lines -------------------------------------------------------------------------- */
+/* ---- header lines ---------------------------------------------------------------------------- */
 
 static http_step in_name(struct http_parser *p, char c)
 {
@@ -194,7 +194,7 @@ static http_step in_end_lf(struct http_parser *p, char c)
     return HTTP_HEAD;
 }
 
-/* ---- all of it ----------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static http_step head_byte(struct http_parser *p, char c)
 {

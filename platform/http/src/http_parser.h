@@ -65,7 +65,8 @@ struct http_parser {
 
 void http_parser_init(struct http_parser *parser, size_t max_head, size_t max_headers);
 
-/** Be ready for the next request; all memory of the last one is freed, so an idle one costs none.
+/**
+ * Be ready for the next request; all memory of the last one is freed, so an idle one costs none.
  */
 void http_parser_reset(struct http_parser *parser);
 
@@ -79,8 +80,7 @@ bool http_parser_started(const struct http_parser *parser);
 http_step http_parser_feed(struct http_parser *parser, const char *data, size_t len,
                            size_t *ret_used);
 
-/* ---- http_target.c, http_fields.c: the parts that need a whole element ------------------------
- */
+/* ---- http_target.c, http_fields.c: the parts that need a whole element ----------------------- */
 
 /* What is wrong, or status 0. Static texts. */
 struct http_refusal {

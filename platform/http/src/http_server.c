@@ -23,7 +23,7 @@ static struct timeval to_timeval(int64_t ns)
     return (struct timeval){(time_t)(ns / WB_SEC), (suseconds_t)(ns % WB_SEC / WB_US)};
 }
 
-/* ---- accepting ----------------------------------------------------------------------------- */
+/* ---- accepting ------------------------------------------------------------------------------- */
 
 /* One client: an IPv4 address, or the /64 of IPv6 that one subscriber is given. */
 static bool same_client(const struct sockaddr *a, const struct sockaddr *b)
@@ -89,7 +89,7 @@ static void on_pause_over(evutil_socket_t fd, short what, void *ctx)
         (void)evconnlistener_enable(server->listener);
 }
 
-/* ---- stopping ------------------------------------------------------------------------------ */
+/* ---- stopping -------------------------------------------------------------------------------- */
 
 static void on_patience_over(evutil_socket_t fd, short what, void *ctx)
 {
@@ -121,7 +121,7 @@ static void on_stop(evutil_socket_t fd, short what, void *ctx)
         (void)evtimer_add(server->give_up, &patience);
 }
 
-/* ---- starting ------------------------------------------------------------------------------ */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static size_t or_size(size_t value, size_t fallback)
 {

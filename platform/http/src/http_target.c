@@ -18,7 +18,8 @@ static bool is_path_char(char c)
            (c != '\0' && strchr("-._~!$&'()*+,;=:@/", c) != NULL);
 }
 
-/* The one decoding a path gets. '/' and '\' encoded would be a separator to some and not to others.
+/*
+ * The one decoding a path gets. '/' and '\' encoded would be a separator to some and not to others.
  */
 static struct http_refusal decode(char *path, size_t len, size_t *ret_len)
 {

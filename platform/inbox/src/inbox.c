@@ -8,7 +8,7 @@
 
 enum { CONSUMER_NAME_MAX = 64 };
 
-/* ---- statements ---------------------------------------------------------------------------- */
+/* ---- statements ------------------------------------------------------------------------------ */
 
 static wb_err statements_prepare(struct inbox *inbox, struct wb_why *why)
 {
@@ -77,7 +77,7 @@ wb_err inbox_require_transaction(struct inbox *inbox, const char *attempted, str
                    attempted, inbox->consumer);
 }
 
-/* ---- attach and detach --------------------------------------------------------------------- */
+/* ---- attach and detach ----------------------------------------------------------------------- */
 
 static bool name_valid(const char *name)
 {
@@ -127,7 +127,7 @@ void inbox_detach(struct inbox *inbox)
     free(inbox);
 }
 
-/* ---- positions ----------------------------------------------------------------------------- */
+/* ---- positions ------------------------------------------------------------------------------- */
 
 wb_err inbox_advance(struct inbox *inbox, const struct inbox_origin *origin, struct wb_why *why)
 {

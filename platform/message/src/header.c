@@ -52,7 +52,7 @@ wb_err message_check_value(struct message_header header, struct wb_why *why)
                    fault);
 }
 
-/* ---- as text ------------------------------------------------------------------------------- */
+/* ---- as text --------------------------------------------------------------------------------- */
 
 void message_headers_format(const struct message *msg, struct wb_buf *out)
 {

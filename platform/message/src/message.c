@@ -34,7 +34,7 @@ size_t message_header_bytes(const struct message *msg)
     return bytes;
 }
 
-/* ---- checks -------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static wb_err check_id(struct wb_str id, struct wb_why *why)
 {
@@ -102,7 +102,7 @@ wb_err message_check(const struct message *msg, size_t max_payload, struct wb_wh
     return err;
 }
 
-/* ---- copies -------------------------------------------------------------------------------- */
+/* ---- copies ---------------------------------------------------------------------------------- */
 
 #define ALIGNMENT ((size_t)8)
 

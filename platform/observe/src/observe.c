@@ -59,7 +59,7 @@ struct observe {
 /* Where those count who were given no registry. Nothing is ever written to it. */
 static struct observe_series void_series = {.kind = VOID};
 
-/* ---- series -------------------------------------------------------------------------------- */
+/* ---- series ---------------------------------------------------------------------------------- */
 
 wb_err observe_create(struct observe **ret_observe)
 {
@@ -158,7 +158,7 @@ struct observe_series *observe_series(struct observe *observe, observe_metric me
     return series == NULL ? &void_series : series;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 /* Numbers are independent of each other and of all other memory: no ordering is needed. */
 static void add(atomic_int_least64_t *number, int64_t amount)
@@ -225,7 +225,7 @@ int64_t observe_value(const struct observe_series *series)
     return count;
 }
 
-/* ---- text ---------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static void put_label(struct wb_buf *out, const char *label, const char *value)
 {

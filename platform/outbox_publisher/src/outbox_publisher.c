@@ -31,8 +31,7 @@ const char *outbox_publisher_state_name(outbox_publisher_state state)
     return (size_t)state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
 }
 
-/* ---- start
- * ----------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static wb_err options_check(const struct outbox_publisher_options *options, struct wb_why *why)
 {
@@ -208,8 +207,7 @@ wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
     return WB_OK;
 }
 
-/* ---- end
- * -------------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 void outbox_publisher_stop(struct outbox_publisher *publisher)
 {
@@ -227,8 +225,7 @@ void outbox_publisher_abandon(struct outbox_publisher *publisher)
     publisher_free(publisher);
 }
 
-/* ---- by hand
- * ------------------------------------------------------------------------------------------ */
+/* ---- by hand --------------------------------------------------------------------------------- */
 
 bool outbox_publisher_step(struct outbox_publisher *publisher)
 {
@@ -242,8 +239,7 @@ bool outbox_publisher_step(struct outbox_publisher *publisher)
     return did;
 }
 
-/* ---- flush
- * --------------------------------------------------------------------------------------------- */
+/* ---- flush ----------------------------------------------------------------------------------- */
 
 /* The newest row that was committed, by a connection of its own: the lanes' belong to their
  * threads. */
@@ -310,8 +306,7 @@ wb_err outbox_publisher_flush(struct outbox_publisher *publisher, int64_t timeou
     return err;
 }
 
-/* ---- health
- * ---------------------------------------------------------------------------------------------- */
+/* ---- health ---------------------------------------------------------------------------------- */
 
 /* The higher, the more a person should care. */
 static int badness(outbox_publisher_state state)

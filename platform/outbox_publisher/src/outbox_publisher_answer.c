@@ -19,8 +19,7 @@ void outbox_publisher_unmarked(struct outbox_publisher_lane *lane)
         lane->unmarked_mono_ns = outbox_publisher_now_ns(lane);
 }
 
-/* ---- rows that are refused ---------------------------------------------------------------------
- */
+/* ---- rows that are refused ------------------------------------------------------------------- */
 
 static int64_t retry_ms(struct outbox_publisher_lane *lane, uint32_t attempts)
 {
@@ -57,8 +56,7 @@ void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uin
            lane->publisher->name, lane->stream, (long long)id, attempts, error);
 }
 
-/* ---- answers
- * ------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static void acked(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
 {

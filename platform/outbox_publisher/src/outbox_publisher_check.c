@@ -11,8 +11,7 @@
 
 enum { SETTLE_SLICE = 1024 }; /* messages read back between two marks */
 
-/* ---- identity ----------------------------------------------------------------------------------
- */
+/* ---- identity -------------------------------------------------------------------------------- */
 
 /* Ours is compared by its first 32 digits: sent again under another id it stays the same event. */
 static size_t identity_of(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MAX])
@@ -76,8 +75,7 @@ static wb_err same_row(struct outbox_publisher_lane *lane, const struct message 
     return err;
 }
 
-/* ---- writing what was found
- * ----------------------------------------------------------------------- */
+/* ---- writing what was found ------------------------------------------------------------------ */
 
 /* Write the cursor; false: the lane has gone to another state. */
 static bool cursor_set(struct outbox_publisher_lane *lane,
@@ -151,8 +149,7 @@ static bool stored_apply(struct stored *stored, struct outbox_publisher_cursor *
     return cursor_set(lane, cursor);
 }
 
-/* ---- SETTLE
- * ------------------------------------------------------------------------------------------ */
+/* ---- SETTLE ---------------------------------------------------------------------------------- */
 
 typedef enum found { FOUND_STORED, FOUND_FOREIGN, FOUND_STUCK } found;
 
@@ -238,8 +235,7 @@ bool outbox_publisher_settle(struct outbox_publisher_lane *lane)
     return true;
 }
 
-/* ---- CHECK
- * ------------------------------------------------------------------------------------------- */
+/* ---- CHECK ----------------------------------------------------------------------------------- */
 
 static bool exception_visit(void *ctx, const struct outbox_row *row,
                             const struct outbox_publisher_exception *one)

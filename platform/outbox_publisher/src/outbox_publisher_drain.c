@@ -55,8 +55,7 @@ int64_t outbox_publisher_done_id(const struct outbox_publisher_lane *lane)
     return open != 0 ? open - 1 : lane->read_id;
 }
 
-/* ---- marking ----------------------------------------------------------------------------------
- */
+/* ---- marking --------------------------------------------------------------------------------- */
 
 static bool mark_wanted(const struct outbox_publisher_lane *lane)
 {
@@ -127,8 +126,7 @@ static bool mark_if_due(struct outbox_publisher_lane *lane)
     return true;
 }
 
-/* ---- sending ------------------------------------------------------------------------------------
- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 /*
  * The first message after a pause goes alone. Had somebody else written to the stream meanwhile, a
@@ -251,8 +249,7 @@ static bool send_batch(struct outbox_publisher_lane *lane)
     return any;
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Nothing leaves before the log it was read from is on disk: after a power cut a number could be
  * given to another row while the stream holds the first. */
@@ -292,8 +289,7 @@ static bool batch_fill(struct outbox_publisher_lane *lane)
     return lane->batch.count > 0 || lane->read_id != before_id;
 }
 
-/* ---- the state
- * ------------------------------------------------------------------------------------ */
+/* ---- the state ------------------------------------------------------------------------------- */
 
 /* Sending has ended; once all is answered, go where the verdict says. */
 static bool conclude(struct outbox_publisher_lane *lane)

@@ -22,8 +22,7 @@ int64_t outbox_publisher_wall_ms(const struct outbox_publisher_lane *lane)
     return wb_wall_ns(lane->clock) / WB_MS;
 }
 
-/* ---- going from state to state
- * -------------------------------------------------------------------- */
+/* ---- going from state to state --------------------------------------------------------------- */
 
 static void problem_set(struct outbox_publisher_lane *lane, const char *text)
 {
@@ -65,8 +64,7 @@ void outbox_publisher_lane_ours(struct outbox_publisher_lane *lane, const char *
     problem_set(lane, text);
 }
 
-/* ---- states
- * ------------------------------------------------------------------------------------------ */
+/* ---- states ---------------------------------------------------------------------------------- */
 
 static bool standby(struct outbox_publisher_lane *lane)
 {
@@ -149,8 +147,7 @@ static bool state_step(struct outbox_publisher_lane *lane)
     return false;
 }
 
-/* ---- telling others
- * ------------------------------------------------------------------------------------ */
+/* ---- telling others -------------------------------------------------------------------------- */
 
 static void report(struct outbox_publisher_lane *lane)
 {
@@ -195,8 +192,7 @@ bool outbox_publisher_lane_step(struct outbox_publisher_lane *lane)
     return did;
 }
 
-/* ---- the thread
- * ------------------------------------------------------------------------------------------ */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static int64_t wait_ns(const struct outbox_publisher_lane *lane)
 {
@@ -252,9 +248,7 @@ void outbox_publisher_lane_finish(struct outbox_publisher_lane *lane)
     db_role_release(lane->role);
 }
 
-/* ---- life
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static wb_err role_open(struct outbox_publisher_lane *lane, struct wb_why *why)
 {

@@ -132,7 +132,8 @@ struct outbox_publisher_lane {
     int64_t database_retry_mono_ns;  /* the database failed: do nothing before; 0: it did not */
     unsigned database_failures;      /* in a row */
 
-    /* A duplicate answer that is to be looked at, and a row that needs another id because of one.
+    /*
+     * A duplicate answer that is to be looked at, and a row that needs another id because of one.
      */
     int64_t duplicate_row;
     uint64_t duplicate_seq;
@@ -166,14 +167,12 @@ struct outbox_publisher {
     int64_t wake_retry_mono_ns; /* guarded by mutex */
 };
 
-/* ---- outbox_publisher.c -----------------------------------------------------------------------
- */
+/* ---- outbox_publisher.c ---------------------------------------------------------------------- */
 
 /** The worst of all lanes, for the metrics; under the mutex. */
 void outbox_publisher_metrics(struct outbox_publisher *publisher);
 
-/* ---- outbox_publisher_lane.c ------------------------------------------------------------------
- */
+/* ---- outbox_publisher_lane.c ----------------------------------------------------------------- */
 
 wb_err outbox_publisher_lane_create(struct outbox_publisher *publisher, size_t index,
                                     const char *stream, uint64_t seed,
@@ -202,14 +201,12 @@ void outbox_publisher_lane_measured(struct outbox_publisher_lane *lane, int64_t 
 int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane);
 int64_t outbox_publisher_wall_ms(const struct outbox_publisher_lane *lane);
 
-/* ---- outbox_publisher_check.c ------------------------------------------------------------------
- */
+/* ---- outbox_publisher_check.c ---------------------------------------------------------------- */
 
 bool outbox_publisher_check(struct outbox_publisher_lane *lane);
 bool outbox_publisher_settle(struct outbox_publisher_lane *lane);
 
-/* ---- outbox_publisher_drain.c ------------------------------------------------------------------
- */
+/* ---- outbox_publisher_drain.c ---------------------------------------------------------------- */
 
 bool outbox_publisher_drain(struct outbox_publisher_lane *lane);
 /** Start anew behind the cursor. */
@@ -223,8 +220,7 @@ bool outbox_publisher_idle(const struct outbox_publisher_lane *lane);
 /** Nanoseconds until DRAIN has something to do by itself. */
 int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane);
 
-/* ---- outbox_publisher_answer.c ------------------------------------------------------------------
- */
+/* ---- outbox_publisher_answer.c --------------------------------------------------------------- */
 
 /** Take what is answered; true if anything was. */
 bool outbox_publisher_collect(struct outbox_publisher_lane *lane);
@@ -237,16 +233,14 @@ void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uin
 void outbox_publisher_judge(struct outbox_publisher_lane *lane, outbox_publisher_verdict verdict,
                             const char *text);
 
-/* ---- outbox_publisher_read.c --------------------------------------------------------------------
- */
+/* ---- outbox_publisher_read.c ----------------------------------------------------------------- */
 
 wb_err outbox_publisher_batch_init(struct outbox_publisher_batch *batch);
 void outbox_publisher_batch_free(struct outbox_publisher_batch *batch);
 /** Fill the empty batch: due exceptions, then rows beyond read_id. */
 wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why);
 
-/* ---- outbox_publisher_route.c
- * -------------------------------------------------------------------- */
+/* ---- outbox_publisher_route.c ---------------------------------------------------------------- */
 
 typedef enum outbox_publisher_owner {
     OUTBOX_PUBLISHER_MINE,
@@ -264,8 +258,7 @@ outbox_publisher_owner outbox_publisher_route_of(struct outbox_publisher_lane *l
 bool outbox_publisher_route_resolve(struct outbox_publisher_lane *lane,
                                     const struct outbox_publisher_item *item);
 
-/* ---- outbox_publisher_wake.c
- * ---------------------------------------------------------------------- */
+/* ---- outbox_publisher_wake.c ----------------------------------------------------------------- */
 
 void outbox_publisher_watch_open(struct outbox_publisher_lane *lane);
 void outbox_publisher_watch_close(struct outbox_publisher_lane *lane);
@@ -274,8 +267,7 @@ void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns)
 /** Wake a lane, and let it look around. Any thread. */
 void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane);
 
-/* ---- for tests
- * ------------------------------------------------------------------------------------ */
+/* ---- for tests ------------------------------------------------------------------------------- */
 
 /** What a crash leaves: no mark, no waiting. Manual mode only. */
 void outbox_publisher_abandon(struct outbox_publisher *publisher);

@@ -83,8 +83,7 @@ static bool item_add(struct outbox_publisher_batch *batch, const struct outbox_r
     return true;
 }
 
-/* ---- choosing ---------------------------------------------------------------------------------
- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 struct reading {
     struct outbox_publisher_lane *lane;
@@ -147,8 +146,7 @@ static bool row_take(struct reading *reading, const struct outbox_row *row,
     return true;
 }
 
-/* ---- the straight path
- * --------------------------------------------------------------------------- */
+/* ---- the straight path ----------------------------------------------------------------------- */
 
 static bool straight_visit(void *ctx, const struct outbox_row *row)
 {
@@ -179,8 +177,7 @@ static wb_err straight_read(struct outbox_publisher_lane *lane, int64_t now_ms, 
     return WB_OK;
 }
 
-/* ---- exceptions
- * ---------------------------------------------------------------------------------- */
+/* ---- exceptions ------------------------------------------------------------------------------ */
 
 /* Its stream has been found meanwhile: that lane takes it from the table. */
 static void hand_over(struct outbox_publisher_lane *lane, int64_t id)

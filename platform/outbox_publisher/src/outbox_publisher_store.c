@@ -80,8 +80,7 @@ void outbox_publisher_store_close(struct outbox_publisher_store *store)
     free(store);
 }
 
-/* ---- running statements ------------------------------------------------------------------------
- */
+/* ---- running statements ---------------------------------------------------------------------- */
 
 /* Run a statement without results to its end. */
 static wb_err run(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
@@ -115,8 +114,7 @@ static void bind_text(struct sqlite3_stmt *stmt, int at, const char *text)
     (void)sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC);
 }
 
-/* ---- cursor -------------------------------------------------------------------------------------
- */
+/* ---- cursor ---------------------------------------------------------------------------------- */
 
 static wb_err cursor_read(struct outbox_publisher_store *self, const char *stream,
                           struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
@@ -258,8 +256,7 @@ wb_err outbox_publisher_store_write(struct outbox_publisher_store *store, const 
     return err;
 }
 
-/* ---- sources
- * -------------------------------------------------------------------------------------- */
+/* ---- sources --------------------------------------------------------------------------------- */
 
 wb_err outbox_publisher_store_sources(struct outbox_publisher_store *store,
                                       struct outbox_publisher_sources *sources, struct wb_why *why)
@@ -291,8 +288,7 @@ const char *outbox_publisher_source_of(const struct outbox_publisher_sources *so
     return "";
 }
 
-/* ---- rows
- * ------------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static wb_err visit_rows(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
                          outbox_publisher_visit visit, void *ctx, size_t *ret_count,

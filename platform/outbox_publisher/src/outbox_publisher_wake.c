@@ -20,8 +20,7 @@
 static const int64_t recheck_ns[] = {50 * WB_US, 500 * WB_US, 5 * WB_MS};
 enum { RECHECKS = sizeof(recheck_ns) / sizeof(recheck_ns[0]) };
 
-/* ---- the write-ahead log
- * ---------------------------------------------------------------------------- */
+/* ---- the write-ahead log --------------------------------------------------------------------- */
 
 /* Also when it was replaced: the same file gives the same descriptor, a new file a new one. */
 static void watch_arm(struct outbox_publisher_lane *lane)
@@ -71,8 +70,7 @@ static void watch_read(struct outbox_publisher_lane *lane)
         watch_arm(lane);
 }
 
-/* ---- the datagram socket
- * ------------------------------------------------------------------------------ */
+/* ---- the datagram socket --------------------------------------------------------------------- */
 
 static int socket_bind(const char *path)
 {
@@ -124,8 +122,7 @@ void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane)
     outbox_publisher_flight_kick(lane->flight);
 }
 
-/* ---- sleeping
- * -------------------------------------------------------------------------------------------- */
+/* ---- sleeping -------------------------------------------------------------------------------- */
 
 enum { AT_FLIGHT, AT_WATCH, AT_SOCKET, AT_COUNT };
 

@@ -16,8 +16,7 @@
 
 #define MAX_MODULES (sizeof(((struct service *)0)->running) / sizeof(struct service_module *))
 
-/* ---- streams -----------------------------------------------------------------------------------
- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 static event_bus_provision provision_mode(const struct config *config)
 {
@@ -57,8 +56,7 @@ static wb_err declare_streams(struct service *self, struct wb_why *why)
     return err;
 }
 
-/* ---- housekeeping ------------------------------------------------------------------------------
- */
+/* ---- housekeeping ---------------------------------------------------------------------------- */
 
 static void try_streams(struct service *self)
 {
@@ -116,8 +114,7 @@ static void stop_housekeeper(struct service *self)
     pthread_join(self->housekeeper, NULL);
 }
 
-/* ---- start and stop ----------------------------------------------------------------------------
- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 static wb_err make_data_dir(const struct config *config, struct wb_why *why)
 {
@@ -233,8 +230,7 @@ wb_err service_restart_publisher(struct service *service, const char *module, st
     return wb_fail(why, WB_NOT_FOUND, "no module '%s' runs in this service", module);
 }
 
-/* ---- health ------------------------------------------------------------------------------------
- */
+/* ---- health ---------------------------------------------------------------------------------- */
 
 static bool bus_ready(struct service *self, struct wb_buf *out)
 {

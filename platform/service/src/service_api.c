@@ -53,8 +53,7 @@ void service_api_destroy(struct service_api *self)
     free(self);
 }
 
-/* ---- answers -----------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static int status_of(wb_err err)
 {
@@ -115,8 +114,7 @@ static bool query_value(struct wb_str query, const char *name, char *out, size_t
     return false;
 }
 
-/* ---- publish -----------------------------------------------------------------------------------
- */
+/* ---- publish --------------------------------------------------------------------------------- */
 
 /* The event's headers travel as "waybill-header: Name: value", one for each. */
 static wb_err collect_headers(const struct module_request *request, struct message *msg,
@@ -166,8 +164,7 @@ void service_api_publish(struct service_api *self, const struct module_request *
                   ack.stream, (unsigned long long)ack.sequence, ack.duplicate ? "true" : "false");
 }
 
-/* ---- subscribe ---------------------------------------------------------------------------------
- */
+/* ---- subscribe ------------------------------------------------------------------------------- */
 
 static wb_err read_options(json_t *root, const char **patterns,
                            struct event_bus_subscription_options *options, struct wb_why *why)
@@ -245,8 +242,7 @@ void service_api_subscribe(struct service_api *self, const struct module_request
     json_decref(root);
 }
 
-/* ---- poll --------------------------------------------------------------------------------------
- */
+/* ---- poll ------------------------------------------------------------------------------------ */
 
 static void poll_into(struct polled *polled, size_t max, struct wb_buf *out)
 {

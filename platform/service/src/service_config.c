@@ -1,4 +1,5 @@
-/* service_config.c - every setting of the program in one table: its own, the bus's, the modules'.
+/*
+ * service_config.c - every setting of the program in one table: its own, the bus's, the modules'.
  */
 #include <waybill/service.h>
 

@@ -15,8 +15,7 @@ struct service_http {
     const char **hosts;
 };
 
-/* ---- the platform's own pages ------------------------------------------------------------------
- */
+/* ---- the platform's own pages ---------------------------------------------------------------- */
 
 static void get_livez(struct service *service, const struct module_request *request,
                       struct module_response *response)
@@ -76,8 +75,7 @@ static const struct own_route {
     {"GET", "/bus/subscriptions/next", 0, get_next},
 };
 
-/* ---- routing -----------------------------------------------------------------------------------
- */
+/* ---- routing --------------------------------------------------------------------------------- */
 
 struct found {
     const struct own_route *own;
@@ -167,8 +165,7 @@ static void handle(void *ctx, const struct module_request *request,
         module_respond_error(response, 404, "no such page", NULL);
 }
 
-/* ---- start and stop ----------------------------------------------------------------------------
- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 static wb_err open_scopes(struct service_http *self, struct wb_why *why)
 {

@@ -38,8 +38,7 @@ wb_err service_db_path(const struct config *config, const struct module *module,
 /* A name for metrics, logs and inbox: "ar_accounts". */
 #define SERVICE_NAME_MAX 65
 
-/* ---- service_http.c: routing ------------------------------------------------------------------
- */
+/* ---- service_http.c: routing ----------------------------------------------------------------- */
 
 struct service_http;
 wb_err service_http_start(struct service *service, struct service_http **ret_http,
@@ -47,8 +46,7 @@ wb_err service_http_start(struct service *service, struct service_http **ret_htt
 void service_http_stop(struct service_http *self);
 uint16_t service_http_listen_port(const struct service_http *self);
 
-/* ---- service_api.c: the bus over HTTP ---------------------------------------------------------
- */
+/* ---- service_api.c: the bus over HTTP -------------------------------------------------------- */
 
 wb_err service_api_create(struct event_bus *bus, struct service_api **ret_api);
 void service_api_destroy(struct service_api *self);
@@ -61,8 +59,7 @@ void service_api_next(struct service_api *self, const struct module_request *req
 /* End subscriptions that nobody polls any more. */
 void service_api_reap(struct service_api *self);
 
-/* ---- service.c --------------------------------------------------------------------------------
- */
+/* ---- service.c ------------------------------------------------------------------------------- */
 
 struct service {
     const struct config *config; /* constant after start */

@@ -1,4 +1,5 @@
-/* service_json.h - a delivered message as one JSON object, the same over HTTP and in `sub --json`.
+/*
+ * service_json.h - a delivered message as one JSON object, the same over HTTP and in `sub --json`.
  */
 #ifndef SERVICE_JSON_H
 #define SERVICE_JSON_H

@@ -25,8 +25,7 @@ struct service_module {
     struct module_consumer *consumers;  /* module->subscription_count of them */
 };
 
-/* ---- consumers: the platform's transaction around the module's handler -------------------------
- */
+/* ---- consumers: the platform's transaction around the module's handler ----------------------- */
 
 static wb_err consumer_open(void *ctx, struct db *db, void **ret_scope, struct wb_why *why)
 {
@@ -113,8 +112,7 @@ static wb_err start_consumers(struct service_module *self, struct wb_why *why)
     return WB_OK;
 }
 
-/* ---- the module --------------------------------------------------------------------------------
- */
+/* ---- the module ------------------------------------------------------------------------------ */
 
 static wb_err start_publisher(struct service_module *self, struct wb_why *why)
 {
@@ -195,8 +193,7 @@ wb_err service_module_restart_publisher(struct service_module *self, struct wb_w
     return err;
 }
 
-/* ---- health ------------------------------------------------------------------------------------
- */
+/* ---- health ---------------------------------------------------------------------------------- */
 
 static bool publisher_ready(struct service_module *self, struct wb_buf *out)
 {

@@ -37,7 +37,7 @@ struct subject_index {
     struct subject_table tokens;
 };
 
-/* ---- hashing ------------------------------------------------------------------------------- */
+/* ---- hashing --------------------------------------------------------------------------------- */
 
 __extension__ typedef unsigned __int128 uint128;
 
@@ -70,7 +70,7 @@ static uint32_t node_hash(const struct subject_index *index, uint32_t parent, ui
     return (uint32_t)fold(index->seed[0] ^ ((uint64_t)parent << 32 | token), index->seed[1]);
 }
 
-/* ---- tokens -------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 static const char *token_text(const struct subject_token *token)
 {
@@ -120,7 +120,7 @@ static void token_erase(struct subject_index *index, struct subject_slot *slot)
     subject_table_erase(&index->tokens, slot);
 }
 
-/* ---- nodes --------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 /* How to find the nodes of one pattern again, although their slots move. */
 struct path {
@@ -245,7 +245,7 @@ static struct subject_slot *path_follow(struct subject_index *index, struct path
     return slot;
 }
 
-/* ---- values -------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static void **node_values(struct subject_node *node)
 {
@@ -301,7 +301,7 @@ static bool node_remove_value(struct subject_node *node, const void *value)
     return true;
 }
 
-/* ---- the public face ----------------------------------------------------------------------- */
+/* ---- the public face ------------------------------------------------------------------------- */
 
 wb_err subject_index_create(struct subject_index **ret_index)
 {
@@ -371,7 +371,7 @@ size_t subject_index_size(const struct subject_index *index)
     return index->size;
 }
 
-/* ---- matching ------------------------------------------------------------------------------ */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 struct match {
     const struct subject_index *index;

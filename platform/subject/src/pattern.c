@@ -46,7 +46,8 @@ bool subject_matches(struct wb_str pattern, struct wb_str subject)
     return subject_includes(pattern, subject); /* a subject is the pattern of itself alone */
 }
 
-/* Append one token to out, with a dot before all but the first. out may be NULL: nothing is kept.
+/*
+ * Append one token to out, with a dot before all but the first. out may be NULL: nothing is kept.
  */
 static bool put_token(struct wb_str token, char *out, size_t *len)
 {

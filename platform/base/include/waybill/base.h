@@ -24,7 +24,7 @@ extern "C" {
 #define WB_PRINTF(format_index, first_arg)
 #endif
 
-/* ---- results ------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 /*
  * What a caller does about an error follows from its class:
@@ -88,7 +88,7 @@ struct wb_why {
  */
 wb_err wb_fail(struct wb_why *why, wb_err err, const char *format, ...) WB_PRINTF(3, 4);
 
-/* ---- views: borrowed, by value ------------------------------------------------------------- */
+/* ---- views: borrowed, by value --------------------------------------------------------------- */
 
 /* Text of known length, not necessarily NUL-terminated. {NULL, 0} is "none". */
 struct wb_str {
@@ -129,7 +129,7 @@ bool wb_equal_constant_time(const void *a, const void *b, size_t len);
 /** The edit distance of two names, for "did you mean"; at most 99. */
 unsigned wb_str_distance(struct wb_str a, struct wb_str b);
 
-/* ---- a buffer that grows, up to a limit ---------------------------------------------------- */
+/* ---- a buffer that grows, up to a limit ------------------------------------------------------ */
 
 /* Start with a zeroed struct; end with wb_buf_free(). Always NUL-terminated once it has data. */
 struct wb_buf {
@@ -156,7 +156,7 @@ void wb_buf_clear(struct wb_buf *buf);
 /** Free the memory and zero the struct. */
 void wb_buf_free(struct wb_buf *buf);
 
-/* ---- time ---------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 #define WB_US  INT64_C(1000)
 #define WB_MS  INT64_C(1000000)
@@ -202,7 +202,7 @@ void wb_time_format(int64_t wall_ns, char out[32]);
 /** RFC 3339 with Z or an offset, to Unix nanoseconds. */
 bool wb_time_parse(struct wb_str text, int64_t *ret_wall_ns);
 
-/* ---- chance and ids ------------------------------------------------------------------------ */
+/* ---- chance and ids -------------------------------------------------------------------------- */
 
 /** Fill with random bytes from the kernel. Ends the process if the kernel has none. */
 void wb_random_fill(void *out, size_t len);
@@ -236,7 +236,7 @@ int64_t wb_backoff_ns(struct wb_rng *rng, unsigned attempt, int64_t base_ns, int
 /** FNV-1a, 64 bits. For tables; not against an attacker. */
 uint64_t wb_hash(const void *data, size_t len);
 
-/* ---- log ----------------------------------------------------------------------------------- */
+/* ---- log ------------------------------------------------------------------------------------- */
 
 typedef enum wb_log_level { WB_LOG_DEBUG, WB_LOG_INFO, WB_LOG_WARN, WB_LOG_ERROR } wb_log_level;
 
@@ -254,7 +254,7 @@ bool wb_log_level_parse(struct wb_str text, wb_log_level *ret_level);
  */
 void wb_log(wb_log_level level, const char *component, const char *format, ...) WB_PRINTF(3, 4);
 
-/* ---- crash points -------------------------------------------------------------------------- */
+/* ---- crash points ---------------------------------------------------------------------------- */
 
 /*
  * A named place where a fault test ends the process: WAYBILL_CRASH="outbox_publisher.sent:3" calls

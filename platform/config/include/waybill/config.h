@@ -2,9 +2,9 @@
  * waybill/config.h - one set of settings from defaults, a file, the environment and flags.
  *
  * Later sources win: default < file < environment < flag. Which source a value came from is kept
- * and can be printed. The file is INI that is also TOML: sections, `key = value`, where a value is a
- * "quoted string", an integer, or true/false; comments start with '#'. Unknown or doubled keys and
- * bad values are errors with file, line, what was expected and the nearest known key.
+ * and can be printed. The file is INI that is also TOML: sections, `key = value`, where a value is
+ * a "quoted string", an integer, or true/false; comments start with '#'. Unknown or doubled keys
+ * and bad values are errors with file, line, what was expected and the nearest known key.
  *
  * Threads   One thread while loading; afterwards read-only, from any thread.
  */
@@ -98,7 +98,9 @@ struct config_entry {
     const char *help;
 };
 
-/** The settings in the order of the table, wildcard ones after their table entry. false: no more. */
+/**
+ * The settings in the order of the table, wildcard ones after their table entry. false: no more.
+ */
 bool config_entry(const struct config *config, size_t index, struct config_entry *ret_entry);
 
 #ifdef __cplusplus

@@ -6,11 +6,11 @@
  * wal_autocheckpoint=0 (a db_checkpointer does it), foreign_keys=ON, trusted_schema=OFF,
  * DEFENSIVE, and busy_timeout for writers who are not in our queue.
  *
- * Files     path, path-wal, path-shm, and path-queue: the lock file of the write queue. Created with
- *           mode 0600.
- * Threads   One connection belongs to one thread at a time. The checkpointer has a thread of its own.
- * Errors    SQLite's codes map to WB_BUSY, WB_DISK_FULL, WB_READ_ONLY, WB_CORRUPT, WB_IO, WB_NOMEM,
- *           WB_INVALID (constraint, SQL error); why has SQLite's own text and the file.
+ * Files     path, path-wal, path-shm, and path-queue: the lock file of the write queue. Created
+ * with mode 0600. Threads   One connection belongs to one thread at a time. The checkpointer has a
+ * thread of its own. Errors    SQLite's codes map to WB_BUSY, WB_DISK_FULL, WB_READ_ONLY,
+ * WB_CORRUPT, WB_IO, WB_NOMEM, WB_INVALID (constraint, SQL error); why has SQLite's own text and
+ * the file.
  */
 #ifndef WAYBILL_DB_H
 #define WAYBILL_DB_H
@@ -59,21 +59,22 @@ wb_err db_exec(struct db *db, const char *sql, struct wb_why *why);
 wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt,
                   struct wb_why *why);
 
-/* ---- transactions -------------------------------------------------------------------------- */
+/* ---- transactions ---------------------------------------------------------------------------- */
 
 /** Take a place in the write queue, then BEGIN IMMEDIATE. WB_BUSY after busy_timeout. */
 wb_err db_begin(struct db *db, struct wb_why *why);
 
 /**
  * COMMIT and leave the queue. On failure the transaction is rolled back. An I/O error at COMMIT
- * leaves the outcome open: then WB_UNKNOWN is returned.
+ * leaves the outcome open: then WB_UNKNOWN is returned. WB_CONFLICT: an earlier error had SQLite
+ * roll it back already. WB_MISUSE: none was begun.
  */
 wb_err db_commit(struct db *db, struct wb_why *why);
 
 /** ROLLBACK and leave the queue. Does nothing outside a transaction. */
 void db_rollback(struct db *db);
 
-/* ---- migrations ---------------------------------------------------------------------------- */
+/* ---- migrations ------------------------------------------------------------------------------ */
 
 /* Step n takes a component's tables from version n - 1 to n. Append only. */
 struct db_migration {
@@ -92,7 +93,7 @@ wb_err db_migrate(struct sqlite3 *handle, const char *component, const struct db
 wb_err db_schema_version(struct sqlite3 *handle, const char *component, unsigned *ret_version,
                          struct wb_why *why);
 
-/* ---- durability barrier -------------------------------------------------------------------- */
+/* ---- durability barrier ---------------------------------------------------------------------- */
 
 /* Syncs the write-ahead log through a descriptor of its own; never opens the database file. */
 struct db_barrier;
@@ -102,15 +103,17 @@ void db_barrier_destroy(struct db_barrier *barrier);
 
 /**
  * After it returns, all that could be read from the database before the call survives a power cut.
- * Notices a replaced -wal file; after a new one the directory is synced too. WB_IO.
+ * Notices a replaced -wal file; after a new one the directory is synced too. WB_IO: also until the
+ * log starts anew after a sync that failed, since the kernel forgets what it could not write.
  */
 wb_err db_barrier_sync(struct db_barrier *barrier, struct wb_why *why);
 
-/* ---- checkpoints --------------------------------------------------------------------------- */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /*
  * One thread per database file: PASSIVE when the log passes 4 MiB or after 1 s of quiet, TRUNCATE
- * in gaps without readers or past 32 MiB, a warning past 64 MiB.
+ * in gaps without readers or past 32 MiB, a warning past 64 MiB. Without one the log grows until the
+ * last connection is closed.
  */
 struct db_checkpointer;
 
@@ -118,7 +121,7 @@ wb_err db_checkpointer_start(const char *path, struct observe *observe,
                              struct db_checkpointer **ret_checkpointer, struct wb_why *why);
 void db_checkpointer_stop(struct db_checkpointer *checkpointer);
 
-/* ---- exclusive roles ----------------------------------------------------------------------- */
+/* ---- exclusive roles ------------------------------------------------------------------------- */
 
 /*
  * A role is a lock file beside the database, held by an OFD lock that the kernel frees the moment

@@ -28,7 +28,7 @@ struct event_bus_subscription;
 
 #define EVENT_BUS_NAME_MAX 64 /* bytes in the name of a stream, durable or queue group */
 
-/* ---- the bus ------------------------------------------------------------------------------- */
+/* ---- the bus --------------------------------------------------------------------------------- */
 
 /* How much an acknowledged publish survives. */
 typedef enum event_bus_durability {
@@ -40,12 +40,12 @@ typedef enum event_bus_durability {
 
 struct event_bus_health {
     bool connected;
-    int64_t since_mono_ns;           /* when `connected` last changed */
-    uint64_t connections;            /* times connected so far */
+    int64_t since_mono_ns; /* when `connected` last changed */
+    uint64_t connections;  /* times connected so far */
     event_bus_durability durability;
-    size_t max_payload;              /* bytes, headers and payload together */
-    char server[128];                /* "nats-server 2.9.10 at 127.0.0.1:4222", "memory" */
-    char problem[256];               /* why not connected, or the last asynchronous error; "" */
+    size_t max_payload; /* bytes, headers and payload together */
+    char server[128];   /* "nats-server 2.9.10 at 127.0.0.1:4222", "memory" */
+    char problem[256];  /* why not connected, or the last asynchronous error; "" */
 };
 
 void event_bus_health(struct event_bus *bus, struct event_bus_health *ret_health);
@@ -53,7 +53,9 @@ void event_bus_health(struct event_bus *bus, struct event_bus_health *ret_health
 /** "memory", "nats". Static. */
 const char *event_bus_kind(const struct event_bus *bus);
 
-/** Called on a thread of the bus, without its locks, when `connected` has changed. Must be short. */
+/**
+ * Called on a thread of the bus, without its locks, when `connected` has changed. Must be short.
+ */
 typedef void (*event_bus_listener)(void *ctx, bool connected);
 
 /** At most 64 listeners. WB_FULL. */
@@ -68,22 +70,24 @@ void event_bus_unlisten(struct event_bus *bus, event_bus_listener listener, void
  */
 void event_bus_close(struct event_bus *bus);
 
-/** Close, then free. Subscriptions must have been unsubscribed or are freed with it. NULL is fine. */
+/**
+ * Close, then free. Subscriptions must have been unsubscribed or are freed with it. NULL is fine.
+ */
 void event_bus_destroy(struct event_bus *bus);
 
-/* ---- streams ------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 struct event_bus_stream_options {
-    const char *name;              /* [A-Za-z0-9_-]{1,64} */
-    const char *const *subjects;   /* patterns */
+    const char *name;            /* [A-Za-z0-9_-]{1,64} */
+    const char *const *subjects; /* patterns */
     size_t subject_count;
-    int64_t max_age_ns;            /* 0: 7 days */
-    int64_t duplicate_window_ns;   /* 0: 10 min, clipped to max_age; at least 100 ms */
-    uint64_t max_bytes;            /* 0: 1 GiB */
-    uint64_t max_messages;         /* 0: no limit of its own */
-    uint32_t max_message_size;     /* 0: the server's */
-    bool discard_old;              /* full: drop the oldest; default: refuse new (WB_FULL) */
-    uint32_t replicas;             /* 0: 1 */
+    int64_t max_age_ns;          /* 0: 7 days */
+    int64_t duplicate_window_ns; /* 0: 10 min, clipped to max_age; at least 100 ms */
+    uint64_t max_bytes;          /* 0: 1 GiB */
+    uint64_t max_messages;       /* 0: no limit of its own */
+    uint32_t max_message_size;   /* 0: the server's */
+    bool discard_old;            /* full: drop the oldest; default: refuse new (WB_FULL) */
+    uint32_t replicas;           /* 0: 1 */
 };
 
 typedef enum event_bus_provision {
@@ -104,7 +108,7 @@ struct event_bus_stream_info {
     uint64_t last_seq;
     uint64_t messages;
     uint64_t bytes;
-    char subjects[1024];     /* patterns, separated by blanks */
+    char subjects[1024]; /* patterns, separated by blanks */
 };
 
 /** WB_NO_STREAM when there is none of that name. */
@@ -118,18 +122,18 @@ wb_err event_bus_stream_for(struct event_bus *bus, struct wb_str subject,
 /** Remove a stream with its messages and consumers. WB_NO_STREAM. */
 wb_err event_bus_delete_stream(struct event_bus *bus, const char *stream, struct wb_why *why);
 
-/* ---- publish ------------------------------------------------------------------------------- */
+/* ---- publish --------------------------------------------------------------------------------- */
 
 struct event_bus_publish_options {
-    int64_t timeout_ns;      /* 0: 5 s */
-    bool expect_last_seq;    /* store only if the stream's last sequence is last_seq */
-    uint64_t last_seq;       /* 0: the stream must never have held a message */
+    int64_t timeout_ns;   /* 0: 5 s */
+    bool expect_last_seq; /* store only if the stream's last sequence is last_seq */
+    uint64_t last_seq;    /* 0: the stream must never have held a message */
 };
 
 struct event_bus_ack_info {
     char stream[EVENT_BUS_NAME_MAX + 1];
-    uint64_t sequence;  /* where it is stored; with WB_CONFLICT the actual last one, 0 if untold */
-    bool duplicate;     /* the msg_id was known within the duplicate window: nothing was stored */
+    uint64_t sequence; /* where it is stored; with WB_CONFLICT the actual last one, 0 if untold */
+    bool duplicate;    /* the msg_id was known within the duplicate window: nothing was stored */
 };
 
 /**
@@ -163,15 +167,15 @@ wb_err event_bus_publish_async(struct event_bus *bus, const struct message *msg,
                                const struct event_bus_publish_options *options,
                                event_bus_published done, void *ctx, struct wb_why *why);
 
-/* ---- read back ----------------------------------------------------------------------------- */
+/* ---- read back ------------------------------------------------------------------------------- */
 
 /* A delivered or read message. Everything it points to lives as long as it does. */
 struct event_bus_delivery {
     struct message message;
     struct wb_str stream;
     uint64_t sequence;
-    uint32_t deliveries;     /* 1 at first; 0 for messages read by event_bus_get() */
-    int64_t stored_wall_ns;  /* when the stream took it */
+    uint32_t deliveries;    /* 1 at first; 0 for messages read by event_bus_get() */
+    int64_t stored_wall_ns; /* when the stream took it */
 };
 
 /**
@@ -181,13 +185,13 @@ struct event_bus_delivery {
 wb_err event_bus_get(struct event_bus *bus, const char *stream, uint64_t sequence,
                      struct event_bus_delivery **ret_delivery, struct wb_why *why);
 
-/* ---- subscribe ----------------------------------------------------------------------------- */
+/* ---- subscribe ------------------------------------------------------------------------------- */
 
 typedef enum event_bus_start {
     EVENT_BUS_START_NEW, /* what is stored after the subscription was made */
     EVENT_BUS_START_ALL,
-    EVENT_BUS_START_SEQUENCE,        /* from start_sequence, in each stream */
-    EVENT_BUS_START_TIME,            /* stored at or after start_wall_ns */
+    EVENT_BUS_START_SEQUENCE,         /* from start_sequence, in each stream */
+    EVENT_BUS_START_TIME,             /* stored at or after start_wall_ns */
     EVENT_BUS_START_LAST_PER_SUBJECT, /* the newest of each subject, then what follows */
     EVENT_BUS_START_POSITION          /* behind what position() says, asked for each stream */
 } event_bus_start;
@@ -215,13 +219,13 @@ struct event_bus_subscription_options {
     /* EVENT_BUS_START_POSITION: the last sequence handled of a stream, 0 for none. stream_created
      * tells a stream made anew from the one the position belongs to. Called before its messages. */
     uint64_t (*position)(void *ctx, const char *stream, int64_t stream_created_wall_ns);
-    int64_t ack_wait_ns;         /* 0: 30 s; at least 10 ms */
-    uint32_t max_deliver;        /* failures of the handler until given up; 0: never */
-    const int64_t *backoff_ns;   /* delay after the n-th nak without a delay of its own; the last */
-    size_t backoff_count;        /* one repeats; 0 to 16 */
-    uint32_t max_ack_pending;    /* per stream; 0: 1000; at most 65536 */
-    bool wait_for_stream;        /* fine if no stream matches yet; otherwise WB_NO_STREAM */
-    event_bus_handler handler;   /* NULL: the owner polls */
+    int64_t ack_wait_ns;       /* 0: 30 s; at least 10 ms */
+    uint32_t max_deliver;      /* failures of the handler until given up; 0: never */
+    const int64_t *backoff_ns; /* delay after the n-th nak without a delay of its own; the last */
+    size_t backoff_count;      /* one repeats; 0 to 16 */
+    uint32_t max_ack_pending;  /* per stream; 0: 1000; at most 65536 */
+    bool wait_for_stream;      /* fine if no stream matches yet; otherwise WB_NO_STREAM */
+    event_bus_handler handler; /* NULL: the owner polls */
     void (*given_up)(void *ctx, struct event_bus_delivery *delivery); /* may be NULL */
     void *ctx;
 };
@@ -242,7 +246,9 @@ wb_err event_bus_next(struct event_bus_subscription *subscription, int64_t timeo
 wb_err event_bus_fetch(struct event_bus_subscription *subscription, size_t max, int64_t timeout_ns,
                        struct event_bus_delivery **ret_deliveries, size_t *ret_count);
 
-/** A descriptor that is readable while messages wait, for an event loop. Do not read or close it. */
+/**
+ * A descriptor that is readable while messages wait, for an event loop. Do not read or close it.
+ */
 int event_bus_fd(struct event_bus_subscription *subscription);
 
 /** Keep a delivery beyond its handler; each retain needs a release. */
@@ -250,8 +256,8 @@ struct event_bus_delivery *event_bus_retain(struct event_bus_delivery *delivery)
 void event_bus_release(struct event_bus_delivery *delivery);
 
 /*
- * Settle. The first of ack, nak and term counts; later ones do nothing and say WB_MISUSE. WB_OK says
- * that the request was handed over, not that the server has it: only an inbox makes handling
+ * Settle. The first of ack, nak and term counts; later ones do nothing and say WB_MISUSE. WB_OK
+ * says that the request was handed over, not that the server has it: only an inbox makes handling
  * exactly-once. After the subscription has ended they say WB_CLOSED.
  */
 wb_err event_bus_ack(struct event_bus_delivery *delivery);
@@ -261,12 +267,12 @@ wb_err event_bus_term(struct event_bus_delivery *delivery);        /* never agai
 wb_err event_bus_in_progress(struct event_bus_delivery *delivery); /* ack_wait starts anew */
 
 struct event_bus_subscription_info {
-    size_t streams;      /* streams it reads from now */
-    uint64_t delivered;  /* handed out so far */
+    size_t streams;     /* streams it reads from now */
+    uint64_t delivered; /* handed out so far */
     uint64_t redelivered;
     uint64_t given_up;
-    size_t queued;       /* received, not yet handed out */
-    size_t unsettled;    /* handed out, not yet settled */
+    size_t queued;    /* received, not yet handed out */
+    size_t unsettled; /* handed out, not yet settled */
 };
 
 void event_bus_subscription_info(struct event_bus_subscription *subscription,

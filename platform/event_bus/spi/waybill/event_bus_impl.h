@@ -6,13 +6,13 @@
  * suite in tests/contract/. The dispatcher (event_bus.c) has checked all arguments before an
  * operation runs: subjects, names, sizes, limits, NULLs.
  *
- * Deliveries. The implementation makes a struct event_bus_delivery_impl (embed it first in its own),
- * and gives it to the dispatcher with event_bus_offer(), in stream order for each stream, naks and
- * expiries first. The dispatcher queues it, calls the handler (never two at once for one
- * subscription) or hands it to next(), counts failures, and calls ops->settle at most once with ack,
- * nak or term. It never offers back: redelivery is the implementation's work. A redelivery whose
- * earlier copy still waits in the queue is dropped in event_bus_offer(), so a destroy function must
- * be fit to run there.
+ * Deliveries. The implementation makes a struct event_bus_delivery_impl (embed it first in its
+ * own), and gives it to the dispatcher with event_bus_offer(), in stream order for each stream,
+ * naks and expiries first. The dispatcher queues it, calls the handler (never two at once for one
+ * subscription) or hands it to next(), counts failures, and calls ops->settle at most once with
+ * ack, nak or term. It never offers back: redelivery is the implementation's work. A redelivery
+ * whose earlier copy still waits in the queue is dropped in event_bus_offer(), so a destroy
+ * function must be fit to run there.
  *
  * Closing. The dispatcher stops every source, then calls ops->close. A call that had already begun
  * on another thread may still reach any operation afterwards: answer WB_CLOSED.
@@ -27,15 +27,15 @@
 #include <waybill/observe.h>
 
 struct event_bus_delivery_impl {
-    struct event_bus_delivery view; /* first; filled in by the implementation */
+    struct event_bus_delivery view;              /* first; filled in by the implementation */
     struct event_bus_subscription *subscription; /* set by event_bus_offer(); NULL for get() */
     struct event_bus_delivery_impl *next;        /* the dispatcher's queue */
     int64_t offered_mono_ns;                     /* when it was offered, or put in progress */
     void (*destroy)(struct event_bus_delivery_impl *self); /* frees it, when the count is 0 */
-    atomic_uint references;                      /* event_bus_delivery_init() sets 1 */
-    atomic_uint verdict;                         /* enum event_bus_verdict once settled, else 0 */
-    bool tracked;                                /* the dispatcher's: it counts its failures */
-    bool handed;                                 /* the dispatcher's: it was handed out */
+    atomic_uint references;                                /* event_bus_delivery_init() sets 1 */
+    atomic_uint verdict; /* enum event_bus_verdict once settled, else 0 */
+    bool tracked;        /* the dispatcher's: it counts its failures */
+    bool handed;         /* the dispatcher's: it was handed out */
 };
 
 typedef enum event_bus_verdict {
@@ -130,7 +130,7 @@ void event_bus_delivery_init(struct event_bus_delivery_impl *delivery);
 bool event_bus_offer(struct event_bus_subscription *subscription,
                      struct event_bus_delivery_impl *delivery);
 
-/* ---- manual mode: no workers ---------------------------------------------------------------- */
+/* ---- manual mode: no workers ----------------------------------------------------------------- */
 
 /**
  * Handle one queued delivery on this thread, of a subscription chosen by rng among those that have

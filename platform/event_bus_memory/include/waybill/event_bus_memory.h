@@ -17,21 +17,21 @@ extern "C" {
 #endif
 
 struct event_bus_memory_options {
-    struct observe *observe;      /* NULL: none */
-    uint32_t workers;             /* 0: 2 */
-    size_t max_payload;           /* 0: MESSAGE_PAYLOAD_MAX */
-    bool manual;                  /* no threads, a virtual clock, seeded choices */
-    uint64_t seed;                /* manual mode */
-    int64_t start_wall_ns;        /* manual mode: where the clock starts */
+    struct observe *observe; /* NULL: none */
+    uint32_t workers;        /* 0: 2 */
+    size_t max_payload;      /* 0: MESSAGE_PAYLOAD_MAX */
+    bool manual;             /* no threads, a virtual clock, seeded choices */
+    uint64_t seed;           /* manual mode */
+    int64_t start_wall_ns;   /* manual mode: where the clock starts */
 };
 
 /** WB_NOMEM. options may be NULL. */
 wb_err event_bus_memory_create(const struct event_bus_memory_options *options,
                                struct event_bus **ret_bus);
 
-/** Manual mode: handle everything due now; returns the number of steps. Handlers run on this thread.
- * In manual mode event_bus_next() with nothing queued answers WB_TIMEOUT at once, and blocking
- * publishes complete at once. */
+/** Manual mode: handle everything due now; returns the number of steps. Handlers run on this
+ * thread. In manual mode event_bus_next() with nothing queued answers WB_TIMEOUT at once, and
+ * blocking publishes complete at once. */
 size_t event_bus_memory_run_until_idle(struct event_bus *bus);
 
 /** Manual mode: move the clock, handling what falls due on the way in order of time. */

@@ -19,9 +19,9 @@ extern "C" {
 #endif
 
 struct event_bus_nats_options {
-    const char *url;      /* "nats://127.0.0.1:4222", several separated by commas; NULL: that one */
-    const char *name;     /* shown by the server; NULL: "waybill" */
-    const char *user;     /* NULL: none. Credentials never come from the URL in logs */
+    const char *url;  /* "nats://127.0.0.1:4222", several separated by commas; NULL: that one */
+    const char *name; /* shown by the server; NULL: "waybill" */
+    const char *user; /* NULL: none. Credentials never come from the URL in logs */
     const char *password;
     const char *token;
     const char *creds_file; /* JWT and seed, as made by nsc */

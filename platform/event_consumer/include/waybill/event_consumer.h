@@ -7,7 +7,9 @@
  *
  * A handler that fails is rolled back, counted in the database, and tried again with backoff;
  * younger events wait, so order holds. After max_failures the event becomes a dead letter and the
- * flow goes on. A process that dies does not count as a failure.
+ * flow goes on. A process that dies does not count as a failure, nor does what the database cannot
+ * do now: WB_BUSY, WB_DISK_FULL, WB_FULL, WB_IO, WB_NOMEM, WB_READ_ONLY, WB_UNKNOWN, also from the
+ * handler, are tried again until they pass, and health tells them.
  *
  * Threads   One, with a database connection of its own. In manual mode none.
  */
@@ -40,9 +42,9 @@ typedef wb_err (*event_consumer_handler)(void *ctx, const struct event_consumer_
                                          struct wb_why *why);
 
 struct event_consumer_options {
-    const char *name;            /* [A-Za-z0-9_-]{1,64}; identity in the inbox: keep it for ever */
-    const char *path;            /* the database */
-    struct event_bus *bus;       /* borrowed until stop */
+    const char *name;      /* [A-Za-z0-9_-]{1,64}; identity in the inbox: keep it for ever */
+    const char *path;      /* the database */
+    struct event_bus *bus; /* borrowed until stop */
     const char *const *patterns;
     size_t pattern_count;
     event_consumer_handler handler;
@@ -52,12 +54,12 @@ struct event_consumer_options {
     void (*committed)(void *ctx, void *scope); /* after each COMMIT; to wake a publisher */
     void *ctx;
     db_sync sync;
-    uint32_t max_failures;       /* 0: 10 */
-    int64_t backoff_min_ns;      /* 0: 50 ms; doubles with full jitter */
-    int64_t backoff_max_ns;      /* 0: 10 s */
-    const struct wb_clock *clock;/* NULL: the system's */
+    uint32_t max_failures;        /* 0: 10 */
+    int64_t backoff_min_ns;       /* 0: 50 ms; doubles with full jitter */
+    int64_t backoff_max_ns;       /* 0: 10 s */
+    const struct wb_clock *clock; /* NULL: the system's */
     bool manual;
-    struct observe *observe;     /* NULL: none */
+    struct observe *observe; /* NULL: none */
 };
 
 /** Waits for no stream: streams that appear later are picked up. */
@@ -72,7 +74,7 @@ bool event_consumer_step(struct event_consumer *consumer);
 
 struct event_consumer_health {
     uint64_t handled, duplicates, failed, parked; /* since start */
-    char problem[512]; /* the failure that is being retried; "" */
+    char problem[512];                            /* the failure that is being retried; "" */
 };
 
 void event_consumer_health(struct event_consumer *consumer,

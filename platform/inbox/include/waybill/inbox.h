@@ -51,22 +51,21 @@ wb_err inbox_advance(struct inbox *inbox, const struct inbox_origin *origin, str
 wb_err inbox_position(struct inbox *inbox, const char *stream, int64_t stream_created_wall_ns,
                       uint64_t *ret_sequence, struct wb_why *why);
 
-/* ---- failures ------------------------------------------------------------------------------ */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 /**
  * Count a failure of an event, in a transaction of its own, or in the open one; *ret_failures has
  * the sum. A claim that commits ends the count.
  */
-wb_err inbox_fail(struct inbox *inbox, const struct message *msg,
-                  const struct inbox_origin *origin, const char *reason, uint32_t *ret_failures,
-                  struct wb_why *why);
+wb_err inbox_fail(struct inbox *inbox, const struct message *msg, const struct inbox_origin *origin,
+                  const char *reason, uint32_t *ret_failures, struct wb_why *why);
 
 /**
  * Inside the open transaction: keep the whole event as a dead letter with its reason. From then on
  * it counts as handled. WB_FULL when the table has 100 000 rows; WB_MISUSE: no transaction.
  */
-wb_err inbox_park(struct inbox *inbox, const struct message *msg,
-                  const struct inbox_origin *origin, const char *reason, struct wb_why *why);
+wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct inbox_origin *origin,
+                  const char *reason, struct wb_why *why);
 
 /** Dead letters kept for this consumer. */
 wb_err inbox_parked(struct inbox *inbox, uint64_t *ret_count, struct wb_why *why);

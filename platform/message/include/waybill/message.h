@@ -3,7 +3,8 @@
  *
  * struct message is a view: it borrows everything it points to. message_copy() makes an owned one.
  *
- * Threads   A message is plain data; views may be read from any thread while what they borrow lives.
+ * Threads   A message is plain data; views may be read from any thread while what they borrow
+ * lives.
  */
 #ifndef WAYBILL_MESSAGE_H
 #define WAYBILL_MESSAGE_H
@@ -14,15 +15,15 @@
 extern "C" {
 #endif
 
-#define MESSAGE_ID_MAX 64               /* printable bytes without blanks */
-#define MESSAGE_HEADERS_MAX 100         /* header lines in one message */
-#define MESSAGE_HEADER_BYTES_MAX 65535  /* nats-server refuses headers of 64 KiB (error 10097) */
-#define MESSAGE_PAYLOAD_MAX (1U << 20)  /* nats-server's default max_payload, 1 MiB */
+#define MESSAGE_ID_MAX           64    /* printable bytes without blanks */
+#define MESSAGE_HEADERS_MAX      100   /* header lines in one message */
+#define MESSAGE_HEADER_BYTES_MAX 65535 /* nats-server refuses headers of 64 KiB (error 10097) */
+#define MESSAGE_PAYLOAD_MAX      (1U << 20) /* nats-server's default max_payload, 1 MiB */
 
 /* Headers of ours. Names that start with "Nats-" belong to the bus and are refused in messages. */
-#define MESSAGE_HEADER_SOURCE "waybill-source" /* 16 hex digits: which outbox, see outbox.h */
-#define MESSAGE_HEADER_ROW "waybill-row"       /* decimal: the outbox row id */
-#define MESSAGE_HEADER_KEY "waybill-key"       /* ordering key, percent-encoded if need be */
+#define MESSAGE_HEADER_SOURCE      "waybill-source" /* 16 hex digits: which outbox, see outbox.h */
+#define MESSAGE_HEADER_ROW         "waybill-row"    /* decimal: the outbox row id */
+#define MESSAGE_HEADER_KEY         "waybill-key"    /* ordering key, percent-encoded if need be */
 #define MESSAGE_HEADER_TRACEPARENT "traceparent"
 
 struct message_header {

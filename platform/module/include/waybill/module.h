@@ -90,9 +90,9 @@ struct module_command {
 };
 
 struct module {
-    const char *name;                /* [a-z][a-z0-9_]{0,31}; file name, metrics, commands */
-    const char *stream;              /* "AUTH"; NULL: it publishes nothing */
-    const char *const *subjects;     /* what the stream covers, NULL-terminated */
+    const char *name;            /* [a-z][a-z0-9_]{0,31}; file name, metrics, commands */
+    const char *stream;          /* "AUTH"; NULL: it publishes nothing */
+    const char *const *subjects; /* what the stream covers, NULL-terminated */
     const struct db_migration *migrations;
     size_t migration_count;
     const struct config_key *settings;

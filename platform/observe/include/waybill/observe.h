@@ -67,7 +67,7 @@ typedef enum observe_metric {
 #define X(id, name, kind, label, help) OBSERVE_##id,
     OBSERVE_METRICS(X)
 #undef X
-    OBSERVE_METRIC_COUNT
+        OBSERVE_METRIC_COUNT
 } observe_metric;
 
 /* Distinct label values kept for one metric; further ones share the value "other", as do values

@@ -3,8 +3,9 @@
  * they tell of.
  *
  * An event is a row of the table `outbox` in the module's own database. It is there if and only if
- * the caller's transaction commits. A publisher (outbox_publisher.h) carries it to the bus; rows are
- * never updated. Any SQL client may insert too: INSERT INTO outbox(subject, payload) VALUES(...).
+ * the caller's transaction commits. A publisher (outbox_publisher.h) carries it to the bus; rows
+ * are never updated. Any SQL client may insert too: INSERT INTO outbox(subject, payload)
+ * VALUES(...).
  *
  * A struct outbox belongs to one sqlite3 connection and is used by whoever uses that connection.
  * The connection is the caller's: it is never opened, closed, committed or rolled back here.
@@ -40,7 +41,7 @@ void outbox_detach(struct outbox *outbox);
 struct outbox_event {
     struct wb_str subject;
     struct wb_bytes payload;
-    struct wb_str key;    /* events of one key are handled in order; {NULL, 0}: order of the stream */
+    struct wb_str key; /* events of one key are handled in order; {NULL, 0}: order of the stream */
     struct wb_str stream; /* {NULL, 0}: the stream whose subjects cover the subject */
     const struct message_header *headers;
     size_t header_count;
@@ -68,7 +69,7 @@ wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
  */
 void outbox_wake(struct outbox *outbox);
 
-/* ---- what the rows say, for status and listing --------------------------------------------- */
+/* ---- what the rows say, for status and listing ----------------------------------------------- */
 
 typedef enum outbox_state {
     OUTBOX_PENDING,   /* not yet published */
@@ -83,19 +84,19 @@ typedef enum outbox_state {
 const char *outbox_state_name(outbox_state state);
 
 struct outbox_status {
-    uint64_t rows;       /* in the table */
-    uint64_t pending;    /* beyond every cursor that covers them; bounded scan, see pending_exact */
-    bool pending_exact;  /* false: there are more than OUTBOX_STATUS_SCAN */
+    uint64_t rows;      /* in the table */
+    uint64_t pending;   /* beyond every cursor that covers them; bounded scan, see pending_exact */
+    bool pending_exact; /* false: there are more than OUTBOX_STATUS_SCAN */
     uint64_t retry, waiting, parked, expired;
-    int64_t last_id;          /* highest row id */
-    int64_t oldest_wall_ns;   /* when the oldest pending row was written; 0: none */
-    char source[17];          /* hex; the current source number */
-    size_t stream_count;      /* entries used in streams */
+    int64_t last_id;        /* highest row id */
+    int64_t oldest_wall_ns; /* when the oldest pending row was written; 0: none */
+    char source[17];        /* hex; the current source number */
+    size_t stream_count;    /* entries used in streams */
     struct outbox_stream_status {
         char stream[65];
-        int64_t last_id;      /* rows up to here are published, exceptions apart */
-        uint64_t last_seq;    /* the sequence of the newest of them in the stream */
-        int64_t holder;       /* counts the publishers so far */
+        int64_t last_id;   /* rows up to here are published, exceptions apart */
+        uint64_t last_seq; /* the sequence of the newest of them in the stream */
+        int64_t holder;    /* counts the publishers so far */
     } streams[16];
 };
 
@@ -121,11 +122,11 @@ struct outbox_row {
 typedef bool (*outbox_visit)(void *ctx, const struct outbox_row *row);
 
 struct outbox_filter {
-    int64_t after_id;          /* rows with a greater id */
-    size_t limit;              /* 0: 1000 */
-    bool by_state;             /* only this state */
+    int64_t after_id; /* rows with a greater id */
+    size_t limit;     /* 0: 1000 */
+    bool by_state;    /* only this state */
     outbox_state state;
-    struct wb_str pattern;     /* only subjects it matches; {NULL, 0}: all */
+    struct wb_str pattern; /* only subjects it matches; {NULL, 0}: all */
 };
 
 wb_err outbox_list(struct sqlite3 *handle, const struct outbox_filter *filter, outbox_visit visit,

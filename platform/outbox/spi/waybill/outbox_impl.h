@@ -57,7 +57,7 @@ bool outbox_exception_state_parse(struct wb_str name, outbox_exception_state *re
 wb_err outbox_wake_address(const char *path, struct sockaddr_un *ret_address, socklen_t *ret_length,
                            struct wb_why *why);
 
-/* ---- rows ----------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 /* The columns of outbox in the order outbox_row_read() expects them, of the table alias o. */
 #define OUTBOX_ROW_COLUMNS                                                                         \

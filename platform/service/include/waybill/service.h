@@ -41,7 +41,7 @@ struct service_program {
  */
 int service_main(int argc, char **argv, const struct service_program *program);
 
-/* ---- the running service ------------------------------------------------------------------- */
+/* ---- the running service --------------------------------------------------------------------- */
 
 struct service;
 

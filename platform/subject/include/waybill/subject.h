@@ -47,7 +47,7 @@ bool subject_includes(struct wb_str a, struct wb_str b);
  */
 bool subject_intersect(struct wb_str a, struct wb_str b, char out[SUBJECT_MAX + 1]);
 
-/* ---- the index ----------------------------------------------------------------------------- */
+/* ---- the index ------------------------------------------------------------------------------- */
 
 /*
  * Patterns -> values. The cost of a match depends on the depth of the subject and the number of
