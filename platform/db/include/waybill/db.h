@@ -6,11 +6,11 @@
  * wal_autocheckpoint=0 (a db_checkpointer does it), foreign_keys=ON, trusted_schema=OFF,
  * DEFENSIVE, and busy_timeout for writers who are not in our queue.
  *
- * Files     path, path-wal, path-shm, and path-queue: the lock file of the write queue. Created
- * with mode 0600. Threads   One connection belongs to one thread at a time. The checkpointer has a
- * thread of its own. Errors    SQLite's codes map to WB_BUSY, WB_DISK_FULL, WB_READ_ONLY,
- * WB_CORRUPT, WB_IO, WB_NOMEM, WB_INVALID (constraint, SQL error); why has SQLite's own text and
- * the file.
+ * Files     path, path-wal, path-shm, and path-queue: the lock file of the write queue. All are
+ *           created with mode 0600.
+ * Threads   One connection belongs to one thread at a time. The checkpointer has its own thread.
+ * Errors    SQLite's codes map to WB_BUSY, WB_DISK_FULL, WB_READ_ONLY, WB_CORRUPT, WB_IO, WB_NOMEM,
+ *           WB_INVALID (constraint, SQL error); why has SQLite's own text and the file.
  */
 #ifndef WAYBILL_DB_H
 #define WAYBILL_DB_H
