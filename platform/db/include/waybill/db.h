@@ -112,8 +112,8 @@ wb_err db_barrier_sync(struct db_barrier *barrier, struct wb_why *why);
 
 /*
  * One thread per database file: PASSIVE when the log passes 4 MiB or after 1 s of quiet, TRUNCATE
- * in gaps without readers or past 32 MiB, a warning past 64 MiB. Without one the log grows until the
- * last connection is closed.
+ * in gaps without readers or past 32 MiB, a warning past 64 MiB. Without one the log grows until
+ * the last connection is closed.
  */
 struct db_checkpointer;
 
