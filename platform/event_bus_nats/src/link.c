@@ -7,6 +7,8 @@
 #define BACKOFF_MIN_NS (50 * WB_MS)
 #define BACKOFF_MAX_NS (2 * WB_SEC)
 #define FLUSH_WAIT_MS  20
+#define BATCH_MIN      16    /* messages sent while the last were written: it is a stream of them */
+#define BATCH_NS       WB_MS /* after which nats.c has written a batch */
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
@@ -67,8 +69,8 @@ void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status)
 {
     pthread_mutex_lock(&link->mutex);
     link->lost |= broke_the_connection(status);
-    bool wake = link->idle && !link->unflushed;
-    link->unflushed = true;
+    bool wake = link->idle && link->unflushed == 0;
+    link->unflushed++;
     if ((--link->users == 0 && link->lost) || wake)
         pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->mutex);
@@ -414,17 +416,25 @@ static void withdraw_connection(struct nats_link *link, natsConnection *nc)
 }
 
 /*
- * What is sent while a flush waits for its answer goes with the next one, so that a lone message
- * leaves at once and a stream of them in batches. nats.c itself either writes each message by
- * itself or sleeps a millisecond before a batch.
+ * nats.c either writes each message by itself or sleeps a millisecond before it writes a batch. We
+ * let it batch, and write at once as long as little is sent. The mutex is held.
  */
 static void flush(struct nats_link *link, natsConnection *nc)
 {
-    link->unflushed = false;
-    pthread_mutex_unlock(&link->mutex);
-    /* It is written in any case; a dead peer is for the pings to find. */
-    (void)natsConnection_FlushTimeout(nc, FLUSH_WAIT_MS);
-    pthread_mutex_lock(&link->mutex);
+    bool little = link->unflushed < BATCH_MIN;
+    int64_t until = now_ns() + BATCH_NS;
+    bool waiting = true;
+
+    link->unflushed = 0;
+    if (little) {
+        pthread_mutex_unlock(&link->mutex);
+        /* It is written in any case; a dead peer is for the pings to find. */
+        (void)natsConnection_FlushTimeout(nc, FLUSH_WAIT_MS);
+        pthread_mutex_lock(&link->mutex);
+    } else {
+        while (waiting && !link->lost && !link->stopping && !link->woken)
+            waiting = event_bus_nats_cond_wait(&link->changed, &link->mutex, until);
+    }
 }
 
 /* Flush and tick until the connection is lost or the link is to stop. */
@@ -434,14 +444,14 @@ static void stay(struct nats_link *link, natsConnection *nc)
 
     pthread_mutex_lock(&link->mutex);
     while (!link->lost && !link->stopping) {
-        if (link->unflushed)
+        if (link->unflushed > 0)
             flush(link, nc);
         if (link->woken || now_ns() >= due) {
             link->woken = false;
             pthread_mutex_unlock(&link->mutex);
             due = link->events->tick(link->ctx, now_ns());
             pthread_mutex_lock(&link->mutex);
-        } else if (!link->unflushed) {
+        } else if (link->unflushed == 0) {
             link->idle = true;
             (void)event_bus_nats_cond_wait(&link->changed, &link->mutex, due);
             link->idle = false;

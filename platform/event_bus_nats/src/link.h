@@ -45,16 +45,16 @@ struct nats_link {
     unsigned users;     /* calls that use nc now */
     bool running;       /* thread is to be joined */
     bool stopping;
-    bool lost;         /* nc is closed or broken */
-    bool closed;       /* the closed callback of the present connection came */
-    bool delivered;    /* the subscription's thread has ended */
-    bool woken;        /* run tick soon */
-    bool unflushed;    /* something was sent since the last flush */
-    bool idle;         /* the thread waits */
-    uint64_t attempts; /* to connect, so far */
-    uint64_t epoch;    /* connections so far */
-    wb_err refusal;    /* why not connected: WB_DENIED, WB_INVALID, WB_UNREACHABLE; WB_OK: it is */
-    char problem[200]; /* the same in words; "" */
+    bool lost;          /* nc is closed or broken */
+    bool closed;        /* the closed callback of the present connection came */
+    bool delivered;     /* the subscription's thread has ended */
+    bool woken;         /* run tick soon */
+    uint64_t unflushed; /* messages sent since the last flush */
+    bool idle;          /* the thread waits */
+    uint64_t attempts;  /* to connect, so far */
+    uint64_t epoch;     /* connections so far */
+    wb_err refusal;     /* why not connected: WB_DENIED, WB_INVALID, WB_UNREACHABLE; WB_OK: it is */
+    char problem[200];  /* the same in words; "" */
 };
 
 /** Take options over and start the thread. WB_NOMEM. */

@@ -56,8 +56,11 @@ static void slot_free(struct nats_publisher *p, struct nats_slot *slot)
     slot->serial = 0;
     slot->next = p->free;
     p->free = slot;
+    p->free_count++;
     p->bytes -= slot->bytes;
-    if (p->waiting > 0)
+    /* A publisher that waits for room is not woken for each message: that costs more than sending
+     * it. What is in flight has deadlines, so there is room enough sooner or later. */
+    if (p->waiting > 0 && p->free_count > p->window / 8)
         pthread_cond_broadcast(&p->room);
 }
 
@@ -115,11 +118,8 @@ static void complete(const struct nats_slot *slot)
 
 void event_bus_nats_publisher_hand_out(struct nats_publisher *p)
 {
-    pthread_mutex_lock(&p->mutex);
-    if (p->handing_out) {
-        pthread_mutex_unlock(&p->mutex);
+    if (p->handing_out)
         return;
-    }
     p->handing_out = true;
     p->hander = pthread_self();
     while (p->finished_first != NULL) {
@@ -137,8 +137,8 @@ void event_bus_nats_publisher_hand_out(struct nats_publisher *p)
         pthread_mutex_lock(&p->mutex);
     }
     p->handing_out = false;
-    pthread_cond_broadcast(&p->idle);
-    pthread_mutex_unlock(&p->mutex);
+    if (p->closed)
+        pthread_cond_broadcast(&p->idle);
 }
 
 /* ---- publishing ------------------------------------------------------------------------------ */
@@ -176,6 +176,7 @@ static wb_err reserve(struct nats_publisher *p, size_t bytes, int64_t deadline_n
     } else {
         struct nats_slot *slot = p->free;
         p->free = slot->next;
+        p->free_count--;
         p->bytes += bytes;
         slot->state = NATS_SLOT_RESERVED;
         slot->bytes = bytes;
@@ -413,9 +414,9 @@ int64_t event_bus_nats_publisher_tick(struct nats_publisher *p, int64_t now)
         }
         p->due_ns = due;
     }
+    event_bus_nats_publisher_hand_out(p);
     due = p->due_ns;
     pthread_mutex_unlock(&p->mutex);
-    event_bus_nats_publisher_hand_out(p);
     return due;
 }
 
@@ -443,8 +444,8 @@ void event_bus_nats_publisher_lost(struct nats_publisher *p)
         advance_lane(p, &p->lanes[i]);
     }
     p->due_ns = INT64_MAX;
-    pthread_mutex_unlock(&p->mutex);
     event_bus_nats_publisher_hand_out(p);
+    pthread_mutex_unlock(&p->mutex);
 }
 
 void event_bus_nats_publisher_denied(struct nats_publisher *p, const char *subject)
@@ -459,8 +460,8 @@ void event_bus_nats_publisher_denied(struct nats_publisher *p, const char *subje
                                          slot->subject, p->bus->urls);
         advance_lane(p, &p->lanes[i]);
     }
-    pthread_mutex_unlock(&p->mutex);
     event_bus_nats_publisher_hand_out(p);
+    pthread_mutex_unlock(&p->mutex);
 }
 
 wb_err event_bus_nats_publisher_init(struct nats_publisher *p, struct nats_bus *bus,
@@ -471,6 +472,7 @@ wb_err event_bus_nats_publisher_init(struct nats_publisher *p, struct nats_bus *
     p->slots = calloc(window, sizeof(*p->slots));
     if (p->slots == NULL)
         return WB_NOMEM;
+    p->free_count = window;
     for (uint32_t i = window; i > 0; i--) {
         p->slots[i - 1].next = p->free;
         p->free = &p->slots[i - 1];

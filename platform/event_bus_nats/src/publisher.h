@@ -63,6 +63,7 @@ struct nats_publisher {
     struct nats_lane lanes[NATS_LANES];
     struct nats_slot *finished_first; /* to be handed out, in this order */
     struct nats_slot *finished_last;
+    uint32_t free_count;
     uint64_t serial;
     size_t bytes;
     size_t waiting;   /* threads that wait for room */
@@ -98,7 +99,8 @@ void event_bus_nats_slot_mark(struct nats_slot *slot, wb_err err, const char *fo
     WB_PRINTF(3, 4);
 /** Queue what heads the slot's lane and is done; the mutex is held. */
 void event_bus_nats_slot_advance(struct nats_publisher *publisher, struct nats_slot *slot);
-/** Hand out what is finished, unless another thread does; the mutex is not held. */
+/** Hand out what is finished, unless another thread does; the mutex is held, and released around
+ * completions. */
 void event_bus_nats_publisher_hand_out(struct nats_publisher *publisher);
 /** Reply subject of a slot: phase is 'p' publish, 'n' stream names, 'i' stream info. */
 void event_bus_nats_slot_reply(const struct nats_publisher *publisher, const struct nats_slot *slot,

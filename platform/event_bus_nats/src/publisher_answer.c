@@ -215,16 +215,18 @@ static void take_answer(struct nats_publisher *p, const struct address *address,
 void event_bus_nats_publisher_answer(struct nats_publisher *p, natsMsg *msg)
 {
     struct address address;
-    struct question q = {.subject = ""};
+    struct question q;
 
+    q.subject[0] = '\0';
+    q.body = (struct wb_buf){0};
     if (parse_address(p, natsMsg_GetSubject(msg), &address)) {
         pthread_mutex_lock(&p->mutex);
         take_answer(p, &address, msg, &q);
+        event_bus_nats_publisher_hand_out(p);
         pthread_mutex_unlock(&p->mutex);
-        if (q.subject[0] != '\0')
-            send_question(p, q.subject, q.reply, q.body.ptr != NULL ? q.body.ptr : "");
-        wb_buf_free(&q.body);
     }
+    if (q.subject[0] != '\0')
+        send_question(p, q.subject, q.reply, q.body.ptr != NULL ? q.body.ptr : "");
+    wb_buf_free(&q.body);
     natsMsg_Destroy(msg);
-    event_bus_nats_publisher_hand_out(p);
 }
