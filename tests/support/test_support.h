@@ -41,6 +41,15 @@ char *test_file_read(const char *path, size_t *ret_len);
  */
 bool test_wait(bool (*condition)(void *ctx), void *ctx, int timeout_ms);
 
+/**
+ * First line of main() in a test that mounts: a mount namespace of its own, so that nothing is left
+ * behind however the test ends; for others than root a user namespace, too. Ends the program with a
+ * message where neither is allowed.
+ */
+void test_mount_allow(void);
+/** Mount a tmpfs, for example "size=2m"; umount() it, or leave it to the end of the program. */
+void test_mount_tmpfs(const char *at, const char *options);
+
 /* ---- a nats-server of one's own -------------------------------------------------------------- */
 
 struct test_nats {

@@ -203,14 +203,6 @@ static void db_open_refuses_a_lock_file_that_is_a_symbolic_link(void **state)
 }
 
 /* Permissions do not bind root, who runs these tests in containers; mounts do. */
-static void mount_tmpfs(const char *at, unsigned long flags, const char *options)
-{
-    if (mount("tmpfs", at, "tmpfs", flags, options) != 0)
-        fail_msg("this test needs the right to mount a tmpfs (run it as root with CAP_SYS_ADMIN): "
-                 "mount on %s: %s",
-                 at, strerror(errno));
-}
-
 static void db_open_on_a_read_only_file_system_is_read_only(void **state)
 {
     const struct db_options read_only = {.read_only = true};
@@ -218,7 +210,7 @@ static void db_open_on_a_read_only_file_system_is_read_only(void **state)
     struct wb_why why = {""};
 
     (void)state;
-    mount_tmpfs(dir, 0, "size=2m");
+    test_mount_tmpfs(dir, "size=2m");
     wb_err made = db_open(path, NULL, &db, NULL);
     wb_err filled = made == WB_OK ? db_exec(db, "CREATE TABLE t(x)", NULL) : made;
     db_close(db);
@@ -285,7 +277,7 @@ static void db_full_disk_is_told_and_work_goes_on_once_space_is_free(void **stat
     char ballast[320], zeros[200000] = {0};
 
     (void)state;
-    mount_tmpfs(dir, 0, "size=1m");
+    test_mount_tmpfs(dir, "size=1m");
     snprintf(ballast, sizeof(ballast), "%s/ballast", dir);
     file_write(ballast, zeros, sizeof(zeros));
     wb_err opened = db_open(path, NULL, &db, NULL);
@@ -312,7 +304,7 @@ static void db_open_on_a_full_disk_is_told_and_leaves_nothing_open(void **state)
     char ballast[320], zeros[4096] = {0};
 
     (void)state;
-    mount_tmpfs(dir, 0, "size=64k");
+    test_mount_tmpfs(dir, "size=64k");
     snprintf(ballast, sizeof(ballast), "%s/ballast", dir);
     FILE *file = fopen(ballast, "w");
     if (file != NULL) {
@@ -402,6 +394,7 @@ static void db_close_of_null_is_a_no_op_and_open_statements_do_not_hold_it(void 
 
 int main(void)
 {
+    test_mount_allow();
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(db_open_new_file_and_companions_have_mode_0600_whatever_the_umask),

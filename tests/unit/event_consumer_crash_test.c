@@ -167,10 +167,7 @@ static void consumer_on_a_full_disk_waits_and_goes_on_once_space_is_free(void **
     char ballast[320];
 
     (void)state;
-    if (mount("tmpfs", fixture.dir, "tmpfs", 0, "size=4m") != 0)
-        fail_msg("this test needs the right to mount a tmpfs (run it as root with CAP_SYS_ADMIN): "
-                 "mount on %s: %s",
-                 fixture.dir, strerror(errno));
+    test_mount_tmpfs(fixture.dir, "size=4m");
     snprintf(ballast, sizeof(ballast), "%s/ballast", fixture.dir);
     wb_err err = event_consumer_start(&fixture.options, &fixture.consumer, NULL);
     struct event_consumer_health full = {0}, after = {0};
@@ -203,6 +200,7 @@ static void consumer_on_a_full_disk_waits_and_goes_on_once_space_is_free(void **
 
 int main(void)
 {
+    test_mount_allow();
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #ifdef WAYBILL_CRASHPOINTS
