@@ -451,7 +451,7 @@ static void stay(struct nats_link *link, natsConnection *nc)
             pthread_mutex_unlock(&link->mutex);
             due = link->events->tick(link->ctx, now_ns());
             pthread_mutex_lock(&link->mutex);
-        } else if (link->unflushed == 0) {
+        } else if (link->unflushed == 0 && !link->lost && !link->stopping) {
             link->idle = true;
             (void)event_bus_nats_cond_wait(&link->changed, &link->mutex, due);
             link->idle = false;
