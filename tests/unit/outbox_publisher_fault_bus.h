@@ -132,7 +132,7 @@ static inline bool fault_bus_pump(struct fault_bus *self)
         transit_answer(one, WB_UNREACHABLE, &none);
         transit_free(one);
         break;
-    default: /* given up by its sender, and still on its way */
+    default: /* given up by its sender, and still on its way for a moment */
         transit_answer(one, WB_UNKNOWN, &none);
         one->done = NULL;
         *self->last = one;
@@ -158,6 +158,49 @@ static inline void fault_bus_down(struct fault_bus *self, bool down)
         transit_free(one);
     }
     event_bus_notify(&self->base, !down);
+}
+
+/* The sender has died: what it sent arrives in a moment, or never. */
+static inline void fault_bus_orphan(struct fault_bus *self)
+{
+    struct transit *waiting = self->first;
+
+    self->first = NULL;
+    self->last = &self->first;
+    while (waiting != NULL) {
+        struct transit *one = waiting;
+        waiting = one->next;
+        one->next = NULL;
+        transit_answer(one, WB_UNKNOWN, &(struct event_bus_ack_info){.sequence = 0});
+        one->done = NULL;
+        if (wb_rng_below(&self->rng, 2) == 0) {
+            transit_free(one);
+            continue;
+        }
+        *self->last = one;
+        self->last = &one->next;
+    }
+}
+
+/* Time passes only when nothing is on its way that its sender has given up: that takes moments. */
+static inline void fault_bus_advance(struct fault_bus *self, int64_t ns)
+{
+    struct transit *waiting = self->first;
+
+    self->first = NULL;
+    self->last = &self->first;
+    while (waiting != NULL) {
+        struct transit *one = waiting;
+        waiting = one->next;
+        one->next = NULL;
+        if (one->done == NULL) {
+            transit_arrive(self, one, false);
+            continue;
+        }
+        *self->last = one;
+        self->last = &one->next;
+    }
+    event_bus_memory_advance(self->inner, ns);
 }
 
 static inline wb_err fault_declare(struct event_bus *base,
@@ -201,6 +244,7 @@ static inline wb_err fault_get(struct event_bus *base, const char *stream, uint6
 static inline void fault_health(struct event_bus *base, struct event_bus_health *ret_health)
 {
     event_bus_health(fault_bus_of(base)->inner, ret_health);
+    ret_health->durability = EVENT_BUS_DURABLE_PROCESS;
     ret_health->connected = !fault_bus_of(base)->down;
 }
 

@@ -529,6 +529,24 @@ static void rows_passed_over_by_a_crashed_publisher_are_sent_first(void **state)
     assert_exceptions(f, "2 retry"); /* passed over, sent, refused */
 }
 
+static void younger_row_does_not_overtake_lost_rows_that_fill_a_batch(void **state)
+{
+    struct fixture *f = *state;
+    struct event_bus_delivery *delivery;
+
+    fixture_sql(f, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700)"
+                   " INSERT INTO outbox(subject, payload) SELECT 'a.n', zeroblob(2000) FROM n;"
+                   "INSERT INTO outbox_exception(id, state, next_at) SELECT id, 'lost', 0"
+                   " FROM outbox");
+    fixture_insert(f, "a.x", "", "last");
+    fixture_start(f);
+    fixture_run(f);
+    assert_ok(event_bus_get(f->bus, "A", 701, &delivery, NULL));
+    assert_int_equal(delivery->message.payload.len, 4);
+    event_bus_release(delivery);
+    assert_exceptions(f, "");
+}
+
 static void overtaken_publisher_writes_nothing_and_stands_by(void **state)
 {
     struct fixture *f = *state;
@@ -636,6 +654,7 @@ int main(void)
         T(memory_bus_made_anew_goes_on_with_the_rows_not_yet_published),
         T(rows_sent_by_a_crashed_publisher_are_found_not_sent_again),
         T(rows_passed_over_by_a_crashed_publisher_are_sent_first),
+        T(younger_row_does_not_overtake_lost_rows_that_fill_a_batch),
         T(overtaken_publisher_writes_nothing_and_stands_by),
         T(second_publisher_stands_by_until_the_first_is_gone),
         T(metrics_tell_what_was_done),

@@ -78,6 +78,7 @@ static void act_crash(struct world *w)
 {
     w->crashes++;
     fixture_crash(w->f);
+    fault_bus_orphan(w->bus);
     start(w);
 }
 
@@ -100,6 +101,13 @@ static void act_outage(struct world *w)
     fault_bus_down(w->bus, !w->bus->down);
 }
 
+static void act_time(struct world *w)
+{
+    int64_t longest_ms = below(w, 3) == 0 ? 3000 : 150;
+
+    fault_bus_advance(w->bus, (int64_t)below(w, (uint64_t)longest_ms) * WB_MS);
+}
+
 static void act(struct world *w)
 {
     uint64_t choice = below(w, 100);
@@ -108,10 +116,10 @@ static void act(struct world *w)
         act_write(w);
     else if (choice < 60)
         act_step(w);
-    else if (choice < 85)
+    else if (choice < 80)
         act_pump(w);
-    else if (choice < 90)
-        event_bus_memory_advance(w->bus->inner, (int64_t)below(w, 3000) * WB_MS);
+    else if (choice < 91)
+        act_time(w);
     else if (choice < 94)
         act_crash(w);
     else if (choice < 98)
@@ -139,7 +147,7 @@ static void settle_down(struct world *w)
         if (!busy && fixture_health(w->f).state == OUTBOX_PUBLISHER_DRAIN && !rows_left(w))
             return;
         if (!busy)
-            event_bus_memory_advance(w->bus->inner, 50 * WB_MS);
+            fault_bus_advance(w->bus, 50 * WB_MS);
     }
     fail_msg("seed %llu: never comes to rest: %s %s", (unsigned long long)w->seed,
              outbox_publisher_state_name(fixture_health(w->f).state), fixture_health(w->f).problem);

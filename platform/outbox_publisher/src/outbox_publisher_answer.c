@@ -122,6 +122,8 @@ static void failed(struct outbox_publisher_lane *lane, const struct outbox_publi
 /* The cursor must stay before it. */
 static void in_vain(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
 {
+    if (sent->err == WB_TIMEOUT || sent->err == WB_UNKNOWN)
+        lane->grace_ns = OUTBOX_PUBLISHER_GRACE_NS;
     if (lane->failed_id == 0 && !sent->exception &&
         outbox_publisher_exceptions_find(&lane->exceptions, sent->row_id) == NULL)
         lane->failed_id = sent->row_id;

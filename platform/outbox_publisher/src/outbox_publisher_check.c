@@ -416,6 +416,26 @@ static bool duplicate_resolve(struct outbox_publisher_lane *lane)
     return stored_apply(&stored, &cursor);
 }
 
+/* true: the lane waits for what may still arrive. */
+static bool grace(struct outbox_publisher_lane *lane, event_bus_durability durability)
+{
+    int64_t now = outbox_publisher_now_ns(lane);
+
+    if (durability == EVENT_BUS_DURABLE_NONE) /* a bus within the process: nothing is on its way */
+        lane->grace_ns = 0;
+    if (lane->grace_ns == 0)
+        return false;
+    if (lane->grace_mono_ns == 0)
+        lane->grace_mono_ns = now + lane->grace_ns;
+    if (now >= lane->grace_mono_ns) {
+        lane->grace_ns = lane->grace_mono_ns = 0;
+        return false;
+    }
+    lane->retry_mono_ns = lane->grace_mono_ns;
+    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_OUTAGE, NULL);
+    return true;
+}
+
 bool outbox_publisher_check(struct outbox_publisher_lane *lane)
 {
     struct event_bus_stream_info info;
@@ -426,9 +446,13 @@ bool outbox_publisher_check(struct outbox_publisher_lane *lane)
     memcpy(before, lane->route.text, sizeof(before));
     atomic_store(&lane->bus_changed, false);
     if (event_bus_stream_info(lane->publisher->bus, lane->stream, &info, &why) != WB_OK) {
+        lane->grace_mono_ns = 0; /* counts from when the bus is back */
         outbox_publisher_lane_outage(lane, why.text);
         return true;
     }
+    event_bus_health(lane->publisher->bus, &health);
+    if (grace(lane, health.durability))
+        return true;
     outbox_publisher_route_set(lane, info.subjects);
     wb_err err = tables_read(lane, strcmp(before, lane->route.text) != 0, &why);
     if (err != WB_OK) {
@@ -438,7 +462,6 @@ bool outbox_publisher_check(struct outbox_publisher_lane *lane)
             outbox_publisher_lane_ours(lane, why.text);
         return true;
     }
-    event_bus_health(lane->publisher->bus, &health);
     lane->max_payload = health.max_payload > 0 ? health.max_payload : MESSAGE_PAYLOAD_MAX;
     lane->checked_mono_ns = outbox_publisher_now_ns(lane);
     if (!incarnation_check(lane, &info, health.durability) || !tail_check(lane, &info))

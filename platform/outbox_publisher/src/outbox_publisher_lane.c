@@ -87,6 +87,8 @@ static bool standby(struct outbox_publisher_lane *lane)
         return false;
     }
     lane->database_failures = 0;
+    if (lane->cursor.holder > 1 && lane->grace_ns == 0)
+        lane->grace_ns = OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS;
     wb_log(WB_LOG_INFO, "outbox_publisher", "outbox=%s stream=%s holder=%" PRId64 " publishes",
            lane->publisher->name, lane->stream, lane->cursor.holder);
     outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_CHECK, NULL);

@@ -31,6 +31,15 @@ enum {
     OUTBOX_PUBLISHER_PATTERNS_MAX = 128
 };
 
+/*
+ * What was sent and not answered may still arrive, each message at the one place in the chain it
+ * expects. As long as nothing else is sent it can only land in order; behind a row that was not in
+ * the old chain it could land before the row it followed there. So nothing is sent for a moment: a
+ * long one after lost answers, a short one after a predecessor, who was a process on this host.
+ */
+#define OUTBOX_PUBLISHER_GRACE_NS          (200 * WB_MS)
+#define OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS (10 * WB_MS)
+
 #define OUTBOX_PUBLISHER_BLOCKED_TEXT "waits for an older row of its key"
 
 /* What ended the sending: the rest of the flight may answer, then the lane goes elsewhere. */
@@ -101,6 +110,8 @@ struct outbox_publisher_lane {
     unsigned outages;      /* in a row, without an ack between */
     unsigned looks;        /* in a row, without an ack between */
     int64_t checked_mono_ns;
+    int64_t grace_ns;      /* messages may still be on their way: wait so long; 0: none are */
+    int64_t grace_mono_ns; /* the wait ends; 0: it has not begun, the bus was out of reach */
 
     struct outbox_publisher_cursor cursor; /* as in the table */
     uint64_t stream_last;                  /* SETTLE reads up to here */
