@@ -10,7 +10,7 @@
 struct traffic {
     struct event_bus *bus;
     atomic_int published;
-    atomic_int failed;
+    atomic_int failed; /* the last error */
 };
 
 static void *publish_all(void *arg)
@@ -18,8 +18,9 @@ static void *publish_all(void *arg)
     struct traffic *t = arg;
 
     for (int i = 1; i <= MESSAGES; i++) {
-        if (publish_number(t->bus, "orders.a", i) != WB_OK)
-            atomic_fetch_add(&t->failed, 1);
+        wb_err err = publish_number(t->bus, "orders.a", i);
+        if (err != WB_OK)
+            atomic_store(&t->failed, err);
         atomic_store(&t->published, i);
     }
     return NULL;
@@ -116,7 +117,7 @@ static void survive(struct world *w, void (*trouble)(struct world *w))
         trouble(w);
     }
     pthread_join(publisher, NULL);
-    assert_int_equal(traffic.failed, 0);
+    assert_string_equal(wb_err_name((wb_err)traffic.failed), "OK");
     assert_true(test_wait(saw_all, durable, PATIENCE_MS));
     assert_true(test_wait(saw_all, ordered, PATIENCE_MS));
     assert_int_equal(ordered->inverted, 0);

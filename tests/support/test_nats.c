@@ -241,7 +241,13 @@ void test_nats_restart(struct test_nats *server)
 
 void test_nats_pause(struct test_nats *server)
 {
+    int status = 0;
+
     assert_int_equal(kill(server->pid, SIGSTOP), 0);
+    /* Its threads stop one after another; only then it answers no more. */
+    while (waitpid(server->pid, &status, WUNTRACED) < 0 && errno == EINTR)
+        ;
+    assert_true(WIFSTOPPED(status));
 }
 
 void test_nats_resume(struct test_nats *server)

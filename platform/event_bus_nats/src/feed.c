@@ -342,7 +342,9 @@ static enum arrival arrive(struct nats_feed *feed, const struct nats_ack_subject
 
     feed->heard_ns = now;
     use_credit(feed);
-    if (ordered && ack->consumer_seq != feed->consumer_seq + 1)
+    /* While a new consumer is made, the old one must not go ahead of where that will begin. */
+    if (ordered &&
+        (feed->state != NATS_FEED_RUNNING || ack->consumer_seq != feed->consumer_seq + 1))
         return ARRIVAL_GAP;
     feed->consumer_seq = ack->consumer_seq;
     if (ack->stream_seq > feed->last_seq)
