@@ -33,7 +33,7 @@ void test_dir_remove(const char *path)
 char *test_file_read(const char *path, size_t *ret_len)
 {
     FILE *file = fopen(path, "rb");
-    struct stat st;
+    struct stat st = {0};
 
     if (file == NULL || fstat(fileno(file), &st) != 0)
         fail_msg("cannot read %s", path);
