@@ -17,8 +17,6 @@
 #include <waybill/outbox.h>
 #include <waybill/outbox_publisher.h>
 
-extern char **environ;
-
 static const char *const streams[] = {"A"};
 static const char *const subjects[] = {"a.>"};
 
@@ -152,7 +150,7 @@ static void killed_server_loses_and_doubles_nothing(void **state)
     for (int i = 0; i < 4; i++) {
         for (int n = 0; n < 20; n++, rows += 50)
             enqueue(w, 50);
-        sleep_ms(7 * i);
+        sleep_ms(7L * i);
         test_nats_kill(&w->server);
         enqueue(w, 10);
         rows += 10;
@@ -244,7 +242,7 @@ static void killed_publisher_loses_and_doubles_nothing(void **state)
         pid_t pid = publisher_spawn(w);
         for (int n = 0; n < 10 + 5 * i; n++, rows += 50)
             enqueue(w, 50);
-        sleep_ms(5 + 3 * i);
+        sleep_ms(5 + 3L * i);
         (void)kill(pid, SIGKILL);
         (void)waitpid(pid, NULL, 0);
     }
