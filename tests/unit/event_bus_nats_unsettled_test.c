@@ -10,24 +10,31 @@ static void add(struct nats_unsettled *set, uint64_t seq)
     assert_true(event_bus_nats_unsettled_add(set, &entry));
 }
 
+static uint64_t lowest(const struct nats_unsettled *set)
+{
+    const struct nats_unsettled_entry *entry = event_bus_nats_unsettled_lowest(set);
+
+    return entry != NULL ? entry->seq : 0;
+}
+
 static void lowest_unsettled_is_where_a_new_consumer_begins(void **state)
 {
     struct nats_unsettled set = {0};
 
     (void)state;
-    assert_int_equal(event_bus_nats_unsettled_lowest(&set), 0);
+    assert_int_equal(lowest(&set), 0);
     for (uint64_t seq = 10; seq <= 15; seq++)
         add(&set, seq);
     event_bus_nats_unsettled_remove(&set, 12);
     event_bus_nats_unsettled_remove(&set, 11);
-    assert_int_equal(event_bus_nats_unsettled_lowest(&set), 10);
+    assert_int_equal(lowest(&set), 10);
     event_bus_nats_unsettled_remove(&set, 10);
-    assert_int_equal(event_bus_nats_unsettled_lowest(&set), 13);
+    assert_int_equal(lowest(&set), 13);
     event_bus_nats_unsettled_remove(&set, 99);
     event_bus_nats_unsettled_remove(&set, 13);
     event_bus_nats_unsettled_remove(&set, 15);
     event_bus_nats_unsettled_remove(&set, 14);
-    assert_int_equal(event_bus_nats_unsettled_lowest(&set), 0);
+    assert_int_equal(lowest(&set), 0);
     event_bus_nats_unsettled_clear(&set);
 }
 
@@ -59,7 +66,7 @@ static void long_stream_takes_bounded_room(void **state)
         if (seq > 100)
             event_bus_nats_unsettled_remove(&set, seq - 100);
     }
-    assert_int_equal(event_bus_nats_unsettled_lowest(&set), 99901);
+    assert_int_equal(lowest(&set), 99901);
     assert_int_equal(set.count, 100);
     assert_true(set.capacity <= 512);
     event_bus_nats_unsettled_clear(&set);

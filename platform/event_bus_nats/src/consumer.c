@@ -14,6 +14,7 @@
 #define MAX_WAITING           512           /* the server's default, told explicitly */
 #define INACTIVE_THRESHOLD_NS (60 * WB_SEC) /* an ephemeral nobody asks is removed after this */
 #define PARTS_MAX             64
+#define CLOCK_MARGIN_NS       (60 * WB_SEC)
 
 /* ---- what a source wants of a stream --------------------------------------------------------- */
 
@@ -186,6 +187,27 @@ static void choose_position(struct opening *o, bool remade)
     pthread_mutex_unlock(&o->bus->engine.mutex);
 }
 
+/*
+ * The stream has lost its newest messages, in a power cut perhaps, and numbers what comes now as it
+ * had numbered them. Where it went back to nobody knows any more, but when what we had was stored,
+ * we do: what is new was stored later. The mutex is held.
+ */
+static void roll_back(struct opening *o)
+{
+    struct nats_feed *feed = o->feed;
+    const struct nats_unsettled_entry *lowest = event_bus_nats_unsettled_lowest(&feed->unsettled);
+    int64_t since = lowest != NULL ? lowest->stored_wall_ns : feed->last_stored_ns + 1;
+
+    /* With acks some may come twice, so that the clock of a server that came back may be off. */
+    if (!o->options->ack_none)
+        since -= CLOCK_MARGIN_NS;
+    feed->positioned = feed->last_stored_ns == 0; /* nothing is known: all of it is in doubt */
+    feed->resume_wall_ns = feed->positioned ? 0 : since;
+    feed->received = false;
+    feed->last_seq = 0;
+    event_bus_nats_unsettled_clear(&feed->unsettled);
+}
+
 /* A stream made anew or rolled back takes the feed with it. */
 static void follow_stream(struct opening *o)
 {
@@ -196,6 +218,7 @@ static void follow_stream(struct opening *o)
     bool remade = !fresh && feed->created_wall_ns != o->created_wall_ns;
     if (remade) {
         event_bus_nats_unsettled_clear(&feed->unsettled);
+        feed->resume_wall_ns = feed->last_stored_ns = 0;
         if (o->options->durable == NULL)
             o->consumer[0] = '\0';
     }
@@ -204,7 +227,10 @@ static void follow_stream(struct opening *o)
         choose_position(o, remade);
     pthread_mutex_lock(&o->bus->engine.mutex);
     feed->created_wall_ns = o->created_wall_ns;
-    if (feed->received && feed->last_seq > o->stream_last)
+    bool behind = feed->received && feed->last_seq > o->stream_last;
+    if (behind && feed->last_stored_ns > 0 && o->options->durable == NULL)
+        roll_back(o);
+    else if (behind)
         feed->last_seq = o->stream_last;
     pthread_mutex_unlock(&o->bus->engine.mutex);
 }
@@ -236,15 +262,18 @@ static void set_start(struct opening *o, json_t *config)
     pthread_mutex_lock(&o->bus->engine.mutex);
     bool positioned = feed->positioned;
     uint64_t next = feed->last_seq + 1;
-    uint64_t lowest = event_bus_nats_unsettled_lowest(&feed->unsettled);
+    int64_t since = feed->resume_wall_ns;
+    const struct nats_unsettled_entry *lowest = event_bus_nats_unsettled_lowest(&feed->unsettled);
+    if (lowest != NULL && lowest->seq < next)
+        next = lowest->seq;
     pthread_mutex_unlock(&o->bus->engine.mutex);
-    if (lowest > 0 && lowest < next)
-        next = lowest;
+    if (since == 0 && o->options->start == EVENT_BUS_START_TIME)
+        since = o->options->start_wall_ns;
     if (positioned) {
         set(config, "deliver_policy", json_string("by_start_sequence"));
         set(config, "opt_start_seq", json_integer((json_int_t)next));
-    } else if (o->options->start == EVENT_BUS_START_TIME) {
-        format_time(o->options->start_wall_ns, time);
+    } else if (since > 0) {
+        format_time(since, time);
         set(config, "deliver_policy", json_string("by_start_time"));
         set(config, "opt_start_time", json_string(time));
     } else {
@@ -360,17 +389,14 @@ static wb_err update_durable(struct opening *o, json_t *config)
  * A durable that is ahead of its stream skips what comes next, new messages included, on servers
  * before 2.11: the stream was rolled back under it. What comes twice is for the inbox.
  */
-static wb_err replace_durable(struct opening *o, uint64_t ack_floor)
+static wb_err replace_durable(struct opening *o)
 {
     wb_log(WB_LOG_WARN, "event_bus_nats",
-           "durable '%s' was ahead of stream '%s' (last sequence %" PRIu64
-           "): made anew at %" PRIu64,
-           o->consumer, o->feed->stream, o->stream_last,
-           (ack_floor < o->stream_last ? ack_floor : o->stream_last) + 1);
+           "durable '%s' is ahead of stream '%s', which has lost messages and ends at %" PRIu64
+           ": made anew; some messages may come twice",
+           o->consumer, o->feed->stream, o->stream_last);
     pthread_mutex_lock(&o->bus->engine.mutex);
-    o->feed->positioned = true;
-    o->feed->last_seq = ack_floor < o->stream_last ? ack_floor : o->stream_last;
-    event_bus_nats_unsettled_clear(&o->feed->unsettled);
+    roll_back(o);
     pthread_mutex_unlock(&o->bus->engine.mutex);
     delete_consumer(o);
     return create_consumer(o);
@@ -402,7 +428,7 @@ static wb_err open_durable(struct opening *o)
     if (err != WB_OK)
         return err;
     if (delivered > o->stream_last)
-        return replace_durable(o, ack_floor);
+        return replace_durable(o);
     note_position(o, ack_floor);
     return is_up_to_date(o, config) ? WB_OK : update_durable(o, config);
 }

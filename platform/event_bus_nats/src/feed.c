@@ -349,14 +349,16 @@ static enum arrival arrive(struct nats_feed *feed, const struct nats_ack_subject
     feed->consumer_seq = ack->consumer_seq;
     if (ack->stream_seq > feed->last_seq)
         feed->last_seq = ack->stream_seq;
+    if ((int64_t)ack->stored_ns > feed->last_stored_ns)
+        feed->last_stored_ns = (int64_t)ack->stored_ns;
     feed->positioned = feed->received = true;
-    feed->failures = 0;
     if (!wanted(feed, subject))
         return ARRIVAL_PASS_OVER;
     if (!ordered) {
         const struct nats_unsettled_entry entry = {.seq = ack->stream_seq,
                                                    .consumer_seq = ack->consumer_seq,
-                                                   .deliveries = ack->deliveries};
+                                                   .deliveries = ack->deliveries,
+                                                   .stored_wall_ns = (int64_t)ack->stored_ns};
         /* Without memory it is only not handed back early. */
         (void)event_bus_nats_unsettled_add(&feed->unsettled, &entry);
     }

@@ -72,9 +72,9 @@ void event_bus_nats_unsettled_remove(struct nats_unsettled *set, uint64_t seq)
     }
 }
 
-uint64_t event_bus_nats_unsettled_lowest(const struct nats_unsettled *set)
+const struct nats_unsettled_entry *event_bus_nats_unsettled_lowest(const struct nats_unsettled *set)
 {
-    return set->count > 0 ? set->entries[set->first].seq : 0;
+    return set->count > 0 ? &set->entries[set->first] : NULL;
 }
 
 const struct nats_unsettled_entry *event_bus_nats_unsettled_at(const struct nats_unsettled *set,

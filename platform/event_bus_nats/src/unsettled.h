@@ -13,6 +13,7 @@ struct nats_unsettled_entry {
     uint64_t seq; /* of the stream */
     uint64_t consumer_seq;
     uint64_t deliveries;
+    int64_t stored_wall_ns;
     bool settled;
 };
 
@@ -28,8 +29,9 @@ struct nats_unsettled {
 bool event_bus_nats_unsettled_add(struct nats_unsettled *set,
                                   const struct nats_unsettled_entry *entry);
 void event_bus_nats_unsettled_remove(struct nats_unsettled *set, uint64_t seq);
-/** The lowest, or 0 when there is none. */
-uint64_t event_bus_nats_unsettled_lowest(const struct nats_unsettled *set);
+/** The one with the lowest seq, or NULL when there is none. */
+const struct nats_unsettled_entry *
+event_bus_nats_unsettled_lowest(const struct nats_unsettled *set);
 /** The entry at an index below count, or NULL if it is settled. */
 const struct nats_unsettled_entry *event_bus_nats_unsettled_at(const struct nats_unsettled *set,
                                                                size_t index);
