@@ -27,7 +27,7 @@ static wb_err bus_up(struct demo_stage *stage, struct wb_why *why)
 
 static wb_err kill_publisher(struct demo_stage *stage, struct wb_why *why)
 {
-    return service_restart_publisher(((struct memory_stage *)stage)->service, "webhooks", why);
+    return service_crash_publisher(((struct memory_stage *)stage)->service, "webhooks", why);
 }
 
 static wb_err open_bus(struct demo_stage *stage, struct wb_why *why)
@@ -49,7 +49,7 @@ wb_err demo_stage_memory_create(struct demo_stage **ret_stage, struct wb_why *wh
     struct memory_stage *self = calloc(1, sizeof(*self));
     if (self == NULL)
         return WB_NOMEM;
-    self->base = (struct demo_stage){.kill_text = "dropping the publisher of webhooks",
+    self->base = (struct demo_stage){.kill_text = "a crash of the publisher of webhooks",
                                      .bus_down = bus_down,
                                      .bus_up = bus_up,
                                      .kill_publisher = kill_publisher,

@@ -34,7 +34,7 @@ find_package(SQLite3 REQUIRED)
 add_executable(app app.c)
 target_link_libraries(app PRIVATE waybill::waybill SQLite::SQLite3)
 EOF
-cmake -S "$dir/project" -B "$dir/project/build" -DCMAKE_PREFIX_PATH="$dir/prefix" -DCMAKE_C_COMPILER="$cc" >/dev/null
+cmake -G Ninja -S "$dir/project" -B "$dir/project/build" -DCMAKE_PREFIX_PATH="$dir/prefix" -DCMAKE_C_COMPILER="$cc" >/dev/null
 cmake --build "$dir/project/build" >/dev/null
 run find_package "$dir/project/build/app"
 

@@ -14,7 +14,6 @@
 #include <waybill/event_consumer.h>
 #include <waybill/outbox_publisher.h>
 
-#include "outbox_publisher_private.h"
 #include "test_support.h"
 
 #define STEPS_MAX 2000000 /* a run that has not ended by then hangs */

@@ -33,8 +33,9 @@ static bool become_root(void)
 
 void test_mount_allow(void)
 {
+    /* In a chroot "/" is no mount point (EINVAL); there the tests' own umount() has to do. */
     if ((unshare(CLONE_NEWNS) != 0 && !become_root()) ||
-        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
+        (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 && errno != EINVAL)) {
         (void)fprintf(stderr,
                       "this test mounts small file systems, and may not: %s; run it as root with "
                       "CAP_SYS_ADMIN, or where user namespaces are allowed\n",

@@ -15,7 +15,9 @@ wb_err event_bus_memory_usable(const struct memory_bus *bus, const char *what, s
     if (bus->closed)
         return wb_fail(why, WB_CLOSED, "%s: the bus is closed", what);
     if (bus->down)
-        return wb_fail(why, WB_UNREACHABLE, "%s: the in-memory bus is set down by a test", what);
+        return wb_fail(
+            why, WB_UNREACHABLE,
+            "%s: the in-memory bus is set down; it comes back by itself when the drill ends", what);
     return WB_OK;
 }
 

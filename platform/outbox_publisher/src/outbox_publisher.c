@@ -146,16 +146,17 @@ static wb_err lanes_make(struct outbox_publisher *self,
     return WB_OK;
 }
 
-static void lanes_stop(struct outbox_publisher *self)
+static void lanes_stop(struct outbox_publisher *self, bool abandon)
 {
     for (size_t i = 0; i < self->lane_count; i++) {
+        atomic_store(&self->lanes[i]->abandoned, abandon);
         atomic_store(&self->lanes[i]->stop, true);
         outbox_publisher_lane_kick(self->lanes[i]);
     }
     for (size_t i = 0; i < self->lane_count; i++) {
         if (self->lanes[i]->threaded)
             (void)pthread_join(self->lanes[i]->thread, NULL);
-        else
+        else if (!abandon)
             outbox_publisher_lane_finish(self->lanes[i]);
     }
 }
@@ -209,20 +210,23 @@ wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-void outbox_publisher_stop(struct outbox_publisher *publisher)
+static void end(struct outbox_publisher *publisher, bool abandon)
 {
     if (publisher == NULL)
         return;
     event_bus_unlisten(publisher->bus, bus_listener, publisher);
-    lanes_stop(publisher);
+    lanes_stop(publisher, abandon);
     publisher_free(publisher);
+}
+
+void outbox_publisher_stop(struct outbox_publisher *publisher)
+{
+    end(publisher, false);
 }
 
 void outbox_publisher_abandon(struct outbox_publisher *publisher)
 {
-    assert(publisher->manual);
-    event_bus_unlisten(publisher->bus, bus_listener, publisher);
-    publisher_free(publisher);
+    end(publisher, true);
 }
 
 /* ---- by hand --------------------------------------------------------------------------------- */

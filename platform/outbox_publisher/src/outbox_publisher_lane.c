@@ -225,7 +225,8 @@ void *outbox_publisher_lane_main(void *arg)
         if (!outbox_publisher_lane_step(lane))
             outbox_publisher_sleep(lane, wait_ns(lane));
     }
-    outbox_publisher_lane_finish(lane);
+    if (!atomic_load(&lane->abandoned))
+        outbox_publisher_lane_finish(lane);
     return NULL;
 }
 

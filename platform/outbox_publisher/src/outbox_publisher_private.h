@@ -96,6 +96,7 @@ struct outbox_publisher_lane {
     bool threaded;    /* constant after start */
 
     atomic_bool stop;
+    atomic_bool abandoned;   /* with stop: end as a crash would */
     atomic_bool bus_changed; /* connected or disconnected since the last look */
     atomic_bool kicked;      /* somebody wants it to look around */
     atomic_bool reload;      /* another lane left an exception row for this one */
@@ -277,10 +278,5 @@ void outbox_publisher_watch_close(struct outbox_publisher_lane *lane);
 void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns);
 /** Wake a lane, and let it look around. Any thread. */
 void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane);
-
-/* ---- for tests ------------------------------------------------------------------------------- */
-
-/** What a crash leaves: no mark, no waiting. Manual mode only. */
-void outbox_publisher_abandon(struct outbox_publisher *publisher);
 
 #endif /* OUTBOX_PUBLISHER_PRIVATE_H */

@@ -222,11 +222,11 @@ uint16_t service_http_port(const struct service *service)
     return service->http == NULL ? 0 : service_http_listen_port(service->http);
 }
 
-wb_err service_restart_publisher(struct service *service, const char *module, struct wb_why *why)
+wb_err service_crash_publisher(struct service *service, const char *module, struct wb_why *why)
 {
     for (size_t i = 0; i < service->running_count; i++)
         if (strcmp(service_module_of(service->running[i])->name, module) == 0)
-            return service_module_restart_publisher(service->running[i], why);
+            return service_module_crash_publisher(service->running[i], why);
     return wb_fail(why, WB_NOT_FOUND, "no module '%s' runs in this service", module);
 }
 

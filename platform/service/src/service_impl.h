@@ -22,7 +22,7 @@ wb_err service_module_start(struct service *service, const struct module *module
                             struct service_module **ret_module, struct wb_why *why);
 void service_module_stop(struct service_module *self);
 const struct module *service_module_of(const struct service_module *self);
-wb_err service_module_restart_publisher(struct service_module *self, struct wb_why *why);
+wb_err service_module_crash_publisher(struct service_module *self, struct wb_why *why);
 /* One line for each part; false when a part is unwell. */
 bool service_module_ready(struct service_module *self, struct wb_buf *out);
 

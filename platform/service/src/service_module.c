@@ -181,12 +181,12 @@ const struct module *service_module_of(const struct service_module *self)
     return self->module;
 }
 
-wb_err service_module_restart_publisher(struct service_module *self, struct wb_why *why)
+wb_err service_module_crash_publisher(struct service_module *self, struct wb_why *why)
 {
     if (self->module->stream == NULL)
         return wb_fail(why, WB_NOT_FOUND, "module '%s' publishes nothing", self->module->name);
     pthread_mutex_lock(&self->mutex);
-    outbox_publisher_stop(self->publisher);
+    outbox_publisher_abandon(self->publisher);
     self->publisher = NULL;
     wb_err err = start_publisher(self, why);
     pthread_mutex_unlock(&self->mutex);

@@ -53,6 +53,12 @@ wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
 /** Stop reading, wait up to 1 s for acks, mark, release the roles, free. NULL does nothing. */
 void outbox_publisher_stop(struct outbox_publisher *publisher);
 
+/**
+ * Let go as a crash would: nothing is waited for and nothing marked; the next publisher settles it.
+ * For drills and tests. NULL does nothing.
+ */
+void outbox_publisher_abandon(struct outbox_publisher *publisher);
+
 /** Manual mode: one step of every stream's machine; true if anything was done. */
 bool outbox_publisher_step(struct outbox_publisher *publisher);
 

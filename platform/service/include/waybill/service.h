@@ -61,8 +61,8 @@ void service_stop(struct service *service);
 /** Where HTTP listens; 0 when it is off. */
 uint16_t service_http_port(const struct service *service);
 
-/** Stop one module's publisher and start it anew, for drills. WB_NOT_FOUND. */
-wb_err service_restart_publisher(struct service *service, const char *module, struct wb_why *why);
+/** Let one module's publisher go as a crash would, and start it anew; for drills. WB_NOT_FOUND. */
+wb_err service_crash_publisher(struct service *service, const char *module, struct wb_why *why);
 
 /** All is well: bus connected, publishers draining, databases writable. Appends one line each. */
 bool service_ready(struct service *service, struct wb_buf *out);
