@@ -92,12 +92,13 @@ static void pause_until_noticed(struct world *w)
 static void survive(struct world *w, void (*trouble)(struct world *w))
 {
     struct traffic traffic = {.bus = w->bus};
-    struct seen *durable = calloc(1, sizeof(*durable));
-    struct seen *ordered = calloc(1, sizeof(*ordered));
+    static struct seen durable;
+    static struct seen ordered;
     struct event_bus_stream_info info;
     pthread_t publisher;
 
-    assert_true(durable != NULL && ordered != NULL);
+    memset(&durable, 0, sizeof(durable));
+    memset(&ordered, 0, sizeof(ordered));
     make_stream(w->bus, "ORDERS", "orders.>");
     struct event_bus_subscription *a =
         subscribe(w->bus, "orders.>",
@@ -105,11 +106,11 @@ static void survive(struct world *w, void (*trouble)(struct world *w))
                                                           .durable = "worker",
                                                           .ack_wait_ns = 2 * WB_SEC,
                                                           .handler = see,
-                                                          .ctx = durable});
+                                                          .ctx = &durable});
     struct event_bus_subscription *b = subscribe(
         w->bus, "orders.>",
         (struct event_bus_subscription_options){
-            .start = EVENT_BUS_START_ALL, .ack_none = true, .handler = see, .ctx = ordered});
+            .start = EVENT_BUS_START_ALL, .ack_none = true, .handler = see, .ctx = &ordered});
     assert_int_equal(pthread_create(&publisher, NULL, publish_all, &traffic), 0);
     for (int round = 1; round <= 3; round++) {
         struct threshold threshold = {&traffic, round * MESSAGES / 4};
@@ -118,17 +119,15 @@ static void survive(struct world *w, void (*trouble)(struct world *w))
     }
     pthread_join(publisher, NULL);
     assert_string_equal(wb_err_name((wb_err)traffic.failed), "OK");
-    assert_true(test_wait(saw_all, durable, PATIENCE_MS));
-    assert_true(test_wait(saw_all, ordered, PATIENCE_MS));
-    assert_int_equal(ordered->inverted, 0);
-    assert_int_equal(ordered->repeated, 0);
-    assert_int_equal(durable->inverted, 0);
+    assert_true(test_wait(saw_all, &durable, PATIENCE_MS));
+    assert_true(test_wait(saw_all, &ordered, PATIENCE_MS));
+    assert_int_equal(ordered.inverted, 0);
+    assert_int_equal(ordered.repeated, 0);
+    assert_int_equal(durable.inverted, 0);
     assert_ok(event_bus_stream_info(w->bus, "ORDERS", &info, NULL));
     assert_int_equal(info.messages, MESSAGES);
     event_bus_unsubscribe(a);
     event_bus_unsubscribe(b);
-    free(durable);
-    free(ordered);
 }
 
 static void killed_server_mid_traffic_loses_doubles_and_reorders_nothing(void **state)

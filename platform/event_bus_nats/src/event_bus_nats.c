@@ -1,5 +1,6 @@
 #include <waybill/event_bus_nats.h>
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -412,6 +413,7 @@ wb_err event_bus_nats_create(const struct event_bus_nats_options *options, bool 
         err = make_bus(options, &bus, why);
     if (err != WB_OK)
         return err;
+    assert(bus != NULL);
     err = wait_for_server(bus, options, wait_connected, why);
     if (err != WB_OK) {
         event_bus_destroy(&bus->base);

@@ -102,7 +102,7 @@ static bool derive(const uint8_t *seed, uint8_t *out)
 
 static bool seed_to_public(const char *text, char ret_key[57])
 {
-    uint8_t seed[SEED_BYTES];
+    uint8_t seed[SEED_BYTES] = {0};
     uint8_t key[KEY_BYTES];
 
     bool valid = base32_decode(text, SEED_TEXT, seed) && (seed[0] & 0xf8) == PREFIX_SEED;

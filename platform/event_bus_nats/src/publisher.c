@@ -337,6 +337,7 @@ wb_err event_bus_nats_publish(struct event_bus *self, const struct message *msg,
     wb_err err = reserve(p, message_header_bytes(msg) + msg->payload.len, deadline_ns, &slot, why);
     if (err != WB_OK)
         return err;
+    assert(slot != NULL);
     natsConnection *nc = event_bus_nats_link_acquire(&p->bus->pub);
     if (nc == NULL) {
         give_back(p, slot);

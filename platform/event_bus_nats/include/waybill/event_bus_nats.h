@@ -1,12 +1,15 @@
 /*
  * waybill/event_bus_nats.h - the bus over NATS JetStream.
  *
- * Works with nats-server 2.9.10 and later. Two connections: one publishes and does not reconnect by
- * itself, so that nothing overtakes; one consumes. Both come back by themselves, with jitter, also
- * after refused credentials were put right, and notice a dead peer within 4 s.
+ * Works with nats-server 2.9.10 and later. Two connections, one that publishes and one that
+ * consumes, so that neither waits behind the other. Neither is reconnected by nats.c, whose
+ * reconnect lets new messages overtake lost ones and gives up after refused credentials: the bus
+ * makes new ones, with jitter, for as long as it lives. What was in flight when a connection was
+ * lost completes with WB_UNKNOWN. A dead peer is noticed within 4 s.
  *
- * Threads   `workers` dispatcher threads, one thread of its own, and those of nats.c (3 for the
- *           process, 2 for each connection, 1 for each of a fixed few subscriptions).
+ * Threads   `workers` dispatcher threads, one for each of the two connections, and those of nats.c:
+ *           3 for the process, 3 for each connection, 1 for each subscription that has a durable.
+ *           Completions run on the thread that receives answers, or on that of the connection.
  */
 #ifndef WAYBILL_EVENT_BUS_NATS_H
 #define WAYBILL_EVENT_BUS_NATS_H
