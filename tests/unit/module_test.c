@@ -55,6 +55,60 @@ static void respond_error_without_next_leaves_it_out(void **state)
     wb_buf_free(&response.body);
 }
 
+static void request_limit_is_absent_or_a_number_in_range(void **state)
+{
+    static const char *const bad[] = {"limit=",   "limit=0", "limit=11", "limit=-1", "limit=1x",
+                                      "limit=1&", "Limit=1", "x=1",      "limit",    "&limit=1"};
+    struct wb_why why = {""};
+    int64_t limit = 7;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        const struct module_request asked = {.query = wb_str(bad[i])};
+        assert_err(module_request_limit(&asked, 10, &limit, &why), WB_INVALID);
+    }
+    assert_int_equal(limit, 7);
+    assert_string_equal(why.text, "expected no query, or limit=1 to 10");
+    assert_ok(
+        module_request_limit(&(struct module_request){.query = wb_str("")}, 10, &limit, NULL));
+    assert_int_equal(limit, MODULE_LIST_DEFAULT);
+    assert_ok(module_request_limit(&(struct module_request){.query = wb_str("limit=10")}, 10,
+                                   &limit, NULL));
+    assert_int_equal(limit, 10);
+}
+
+static void command_limit_is_absent_or_a_number_in_range(void **state)
+{
+    static const char *const good[] = {"--limit", "3"};
+    static const char *const large[] = {"--limit", "11"};
+    static const char *const other[] = {"--max", "3"};
+    int64_t limit = 7;
+
+    (void)state;
+    assert_err(module_command_limit(2, large, 10, &limit, NULL), WB_MISUSE);
+    assert_err(module_command_limit(2, other, 10, &limit, NULL), WB_MISUSE);
+    assert_err(module_command_limit(1, good, 10, &limit, NULL), WB_MISUSE);
+    assert_int_equal(limit, 7);
+    assert_ok(module_command_limit(2, good, 10, &limit, NULL));
+    assert_int_equal(limit, 3);
+    assert_ok(module_command_limit(0, NULL, 10, &limit, NULL));
+    assert_int_equal(limit, MODULE_LIST_DEFAULT);
+}
+
+static void respond_failure_tells_what_may_work_later_from_what_needs_a_person(void **state)
+{
+    struct module_response response = {.status = 200};
+
+    (void)state;
+    module_respond_failure(&response, WB_BUSY, &(struct wb_why){"somebody writes"});
+    assert_int_equal(response.status, 503);
+    assert_non_null(strstr(response.body.ptr, "somebody writes"));
+    module_respond_failure(&response, WB_CORRUPT, &(struct wb_why){""});
+    assert_int_equal(response.status, 500);
+    assert_non_null(strstr(response.body.ptr, wb_err_text(WB_CORRUPT)));
+    wb_buf_free(&response.body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -63,6 +117,9 @@ int main(void)
         cmocka_unit_test(request_header_absent_is_told_from_an_empty_one),
         cmocka_unit_test(respond_error_replaces_what_was_written_before),
         cmocka_unit_test(respond_error_without_next_leaves_it_out),
+        cmocka_unit_test(request_limit_is_absent_or_a_number_in_range),
+        cmocka_unit_test(command_limit_is_absent_or_a_number_in_range),
+        cmocka_unit_test(respond_failure_tells_what_may_work_later_from_what_needs_a_person),
     };
     return cmocka_run_group_tests_name("module", tests, NULL, NULL);
 }

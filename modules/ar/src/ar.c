@@ -6,9 +6,8 @@
 
 #include "ledger.h"
 
-#define LIST_DEFAULT 100
-#define LIST_MAX     1000
-#define BODY_MAX     4096
+#define LIST_MAX 1000
+#define BODY_MAX 4096
 
 static const struct db_migration migrations[] = {
     {"CREATE TABLE ar_account("
@@ -79,10 +78,8 @@ static void answer_failure(struct module_response *response, wb_err err, const s
         module_respond_error(response, 404, why->text,
                              "add the user (POST /auth/users); the account opens when ar hears of "
                              "it, which takes a moment");
-    else if (wb_err_class(err) == WB_RETRY)
-        module_respond_error(response, 503, why->text, "try again");
     else
-        module_respond_error(response, 500, why->text, "see the log, and run 'waybill doctor'");
+        module_respond_failure(response, err, why);
 }
 
 static bool is_currency(struct wb_str text)
@@ -141,32 +138,14 @@ static void invoice_post(struct module_scope *scope, const struct module_request
     json_decref(body);
 }
 
-/* "" or "limit=N" */
-static bool limit_parse(struct wb_str query, int64_t *ret_limit)
-{
-    uint64_t limit;
-
-    if (query.len == 0) {
-        *ret_limit = LIST_DEFAULT;
-        return true;
-    }
-    if (query.len < 6 || !wb_str_eq(wb_str_n(query.ptr, 6), wb_str("limit=")) ||
-        !wb_str_to_u64(wb_str_n(query.ptr + 6, query.len - 6), &limit) || limit == 0 ||
-        limit > LIST_MAX)
-        return false;
-    *ret_limit = (int64_t)limit;
-    return true;
-}
-
 static void accounts_get(struct module_scope *scope, const struct module_request *request,
                          struct module_response *response)
 {
     struct wb_why why = {""};
     int64_t limit;
 
-    if (!limit_parse(request->query, &limit)) {
-        module_respond_error(response, 400, "expected no query, or limit=1 to 1000",
-                             "GET /ar/accounts?limit=100");
+    if (module_request_limit(request, LIST_MAX, &limit, &why) != WB_OK) {
+        module_respond_error(response, 400, why.text, "GET /ar/accounts?limit=100");
         return;
     }
     wb_err err = ar_account_list(scope->db, limit, true, &response->body, &why);
@@ -184,12 +163,10 @@ static const struct module_route routes[] = {
 static wb_err ls_run(struct module_scope *scope, int argc, const char *const *argv, bool json,
                      struct wb_buf *out, struct wb_why *why)
 {
-    uint64_t limit = LIST_DEFAULT;
+    int64_t limit;
+    wb_err err = module_command_limit(argc, argv, LIST_MAX, &limit, why);
 
-    if (argc != 0 && (argc != 2 || !wb_str_eq(wb_str(argv[0]), wb_str("--limit")) ||
-                      !wb_str_to_u64(wb_str(argv[1]), &limit) || limit == 0 || limit > LIST_MAX))
-        return wb_fail(why, WB_MISUSE, "ar ls: expected nothing, or --limit 1 to %d", LIST_MAX);
-    return ar_account_list(scope->db, (int64_t)limit, json, out, why);
+    return err == WB_OK ? ar_account_list(scope->db, limit, json, out, why) : err;
 }
 
 static const struct module_command commands[] = {

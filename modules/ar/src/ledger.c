@@ -22,11 +22,6 @@ bool ar_user_id_valid(struct wb_str user_id)
     return true;
 }
 
-static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
-{
-    sqlite3_bind_text(stmt, index, text.ptr, (int)text.len, SQLITE_STATIC);
-}
-
 static void id_new(const struct wb_clock *clock, char ret_text[WB_ID_TEXT])
 {
     uint8_t id[WB_ID_SIZE];
@@ -93,9 +88,9 @@ wb_err ar_account_open(struct module_scope *scope, struct wb_str user_id, struct
         return err;
     id_new(scope->clock, account_id);
     wb_time_format(wb_wall_ns(scope->clock), opened_at);
-    bind_text(stmt, 1, wb_str(account_id));
-    bind_text(stmt, 2, user_id);
-    bind_text(stmt, 3, wb_str(opened_at));
+    db_bind_text(stmt, 1, wb_str(account_id));
+    db_bind_text(stmt, 2, user_id);
+    db_bind_text(stmt, 3, wb_str(opened_at));
     err = insert_run(scope->db, stmt, "open an account", why);
     if (err != WB_OK)
         return err == WB_EXISTS ? WB_OK : err;
@@ -128,11 +123,11 @@ static wb_err invoice_insert(struct db *db, const struct ar_invoice *invoice, st
 
     if (err != WB_OK)
         return err;
-    bind_text(stmt, 1, wb_str(invoice->id));
-    bind_text(stmt, 2, invoice->user_id);
+    db_bind_text(stmt, 1, wb_str(invoice->id));
+    db_bind_text(stmt, 2, invoice->user_id);
     sqlite3_bind_int64(stmt, 3, invoice->amount_cents);
-    bind_text(stmt, 4, wb_str(invoice->currency));
-    bind_text(stmt, 5, wb_str(invoice->issued_at));
+    db_bind_text(stmt, 4, wb_str(invoice->currency));
+    db_bind_text(stmt, 5, wb_str(invoice->issued_at));
     err = insert_run(db, stmt, "issue an invoice", why);
     if (err == WB_EXISTS)
         return wb_fail(why, WB_NOT_FOUND, "user %.*s has no account", (int)invoice->user_id.len,

@@ -6,8 +6,7 @@
 
 #include "chain.h"
 
-#define LIST_DEFAULT 100
-#define LIST_MAX     100000
+#define LIST_MAX 100000
 
 static const struct db_migration migrations[] = {
     {"CREATE TABLE audit_entry("
@@ -112,15 +111,14 @@ static wb_err ls_run(struct module_scope *scope, int argc, const char *const *ar
                      struct wb_buf *out, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt;
-    uint64_t limit = LIST_DEFAULT;
+    int64_t limit;
+    wb_err err = module_command_limit(argc, argv, LIST_MAX, &limit, why);
 
-    if (argc != 0 && (argc != 2 || !wb_str_eq(wb_str(argv[0]), wb_str("--limit")) ||
-                      !wb_str_to_u64(wb_str(argv[1]), &limit) || limit == 0 || limit > LIST_MAX))
-        return wb_fail(why, WB_MISUSE, "audit ls: expected nothing, or --limit 1 to %d", LIST_MAX);
-    wb_err err = db_prepare(scope->db, json ? list_json : list_text, &stmt, why);
+    if (err == WB_OK)
+        err = db_prepare(scope->db, json ? list_json : list_text, &stmt, why);
     if (err != WB_OK)
         return err;
-    sqlite3_bind_int64(stmt, 1, (sqlite3_int64)limit);
+    sqlite3_bind_int64(stmt, 1, limit);
     int code = sqlite3_step(stmt);
     if (code != SQLITE_ROW) {
         err = db_error(db_handle(scope->db), code, "list the audit record", why);

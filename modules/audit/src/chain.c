@@ -51,11 +51,6 @@ wb_err audit_chain_hash(const uint8_t prev[AUDIT_HASH_SIZE], const struct audit_
 
 /* ---- append ---------------------------------------------------------------------------------- */
 
-static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
-{
-    sqlite3_bind_text(stmt, index, text.len > 0 ? text.ptr : "", (int)text.len, SQLITE_STATIC);
-}
-
 static wb_err end_read(struct db *db, struct audit_anchor *ret_end, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt;
@@ -89,10 +84,10 @@ static wb_err entry_insert(struct db *db, const struct audit_entry *entry, const
     if (err != WB_OK)
         return err;
     sqlite3_bind_int64(stmt, 1, entry->seq);
-    bind_text(stmt, 2, entry->stream);
+    db_bind_text(stmt, 2, entry->stream);
     sqlite3_bind_int64(stmt, 3, entry->stream_seq);
-    bind_text(stmt, 4, entry->subject);
-    bind_text(stmt, 5, entry->msg_id);
+    db_bind_text(stmt, 4, entry->subject);
+    db_bind_text(stmt, 5, entry->msg_id);
     sqlite3_bind_blob(stmt, 6, entry->payload_sha256, AUDIT_HASH_SIZE, SQLITE_STATIC);
     sqlite3_bind_int64(stmt, 7, entry->stored_at_ns);
     sqlite3_bind_blob(stmt, 8, hash, AUDIT_HASH_SIZE, SQLITE_STATIC);

@@ -4,9 +4,8 @@
 
 #include "user.h"
 
-#define LIST_DEFAULT 100
-#define LIST_MAX     1000
-#define BODY_MAX     4096
+#define LIST_MAX 1000
+#define BODY_MAX 4096
 
 static const struct db_migration migrations[] = {
     {"CREATE TABLE auth_user("
@@ -16,23 +15,6 @@ static const struct db_migration migrations[] = {
      "created_at TEXT NOT NULL) STRICT, WITHOUT ROWID"},
 };
 
-/* "" or "limit=N" */
-static bool limit_parse(struct wb_str query, int64_t *ret_limit)
-{
-    uint64_t limit;
-
-    if (query.len == 0) {
-        *ret_limit = LIST_DEFAULT;
-        return true;
-    }
-    if (query.len < 6 || !wb_str_eq(wb_str_n(query.ptr, 6), wb_str("limit=")) ||
-        !wb_str_to_u64(wb_str_n(query.ptr + 6, query.len - 6), &limit) || limit == 0 ||
-        limit > LIST_MAX)
-        return false;
-    *ret_limit = (int64_t)limit;
-    return true;
-}
-
 /* ---- routes ---------------------------------------------------------------------------------- */
 
 static void answer_failure(struct module_response *response, wb_err err, const struct wb_why *why)
@@ -41,10 +23,8 @@ static void answer_failure(struct module_response *response, wb_err err, const s
         module_respond_error(response, 400, why->text, "correct it and send again");
     else if (err == WB_EXISTS)
         module_respond_error(response, 409, why->text, "use another email, or the user there is");
-    else if (wb_err_class(err) == WB_RETRY)
-        module_respond_error(response, 503, why->text, "try again");
     else
-        module_respond_error(response, 500, why->text, "see the log, and run 'waybill doctor'");
+        module_respond_failure(response, err, why);
 }
 
 static struct wb_str member_text(const json_t *object, const char *name)
@@ -89,9 +69,8 @@ static void users_get(struct module_scope *scope, const struct module_request *r
     struct wb_why why = {""};
     int64_t limit;
 
-    if (!limit_parse(request->query, &limit)) {
-        module_respond_error(response, 400, "expected no query, or limit=1 to 1000",
-                             "GET /auth/users?limit=100");
+    if (module_request_limit(request, LIST_MAX, &limit, &why) != WB_OK) {
+        module_respond_error(response, 400, why.text, "GET /auth/users?limit=100");
         return;
     }
     wb_err err = auth_user_list(scope->db, limit, true, &response->body, &why);
@@ -129,12 +108,10 @@ static wb_err add_run(struct module_scope *scope, int argc, const char *const *a
 static wb_err ls_run(struct module_scope *scope, int argc, const char *const *argv, bool json,
                      struct wb_buf *out, struct wb_why *why)
 {
-    uint64_t limit = LIST_DEFAULT;
+    int64_t limit;
+    wb_err err = module_command_limit(argc, argv, LIST_MAX, &limit, why);
 
-    if (argc != 0 && (argc != 2 || !wb_str_eq(wb_str(argv[0]), wb_str("--limit")) ||
-                      !wb_str_to_u64(wb_str(argv[1]), &limit) || limit == 0 || limit > LIST_MAX))
-        return wb_fail(why, WB_MISUSE, "auth ls: expected nothing, or --limit 1 to %d", LIST_MAX);
-    return auth_user_list(scope->db, (int64_t)limit, json, out, why);
+    return err == WB_OK ? auth_user_list(scope->db, limit, json, out, why) : err;
 }
 
 static const struct module_command commands[] = {

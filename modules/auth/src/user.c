@@ -48,11 +48,6 @@ static wb_err user_check(struct wb_str email, struct wb_str name, struct wb_why 
 
 /* ---- adding ---------------------------------------------------------------------------------- */
 
-static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
-{
-    sqlite3_bind_text(stmt, index, text.ptr, (int)text.len, SQLITE_STATIC);
-}
-
 static wb_err user_insert(struct db *db, const struct auth_user *user, struct wb_str email,
                           struct wb_str name, struct wb_why *why)
 {
@@ -64,10 +59,10 @@ static wb_err user_insert(struct db *db, const struct auth_user *user, struct wb
 
     if (err != WB_OK)
         return err;
-    bind_text(stmt, 1, wb_str(user->id));
-    bind_text(stmt, 2, email);
-    bind_text(stmt, 3, name);
-    bind_text(stmt, 4, wb_str(user->created_at));
+    db_bind_text(stmt, 1, wb_str(user->id));
+    db_bind_text(stmt, 2, email);
+    db_bind_text(stmt, 3, name);
+    db_bind_text(stmt, 4, wb_str(user->created_at));
     int code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
         err = db_error(db_handle(db), code, "add a user", why);

@@ -4,8 +4,7 @@
 
 #include <sqlite3.h>
 
-#define LIST_DEFAULT 100
-#define LIST_MAX     1000
+#define LIST_MAX 1000
 
 static const struct db_migration migrations[] = {
     /* The platform hands out each event once; UNIQUE says so where the rows are. */
@@ -19,11 +18,6 @@ static const struct db_migration migrations[] = {
 };
 
 /* ---- events ---------------------------------------------------------------------------------- */
-
-static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
-{
-    sqlite3_bind_text(stmt, index, text.len > 0 ? text.ptr : "", (int)text.len, SQLITE_STATIC);
-}
 
 /* The event's own id; an event from elsewhere that has none is known by its place. */
 static struct wb_str event_id(const struct module_event *event, char place[128])
@@ -49,11 +43,11 @@ static wb_err something_happened(struct module_scope *scope, const struct module
     if (err != WB_OK)
         return err;
     wb_time_format(event->stored_wall_ns, happened_at);
-    bind_text(stmt, 1, event_id(event, place));
-    bind_text(stmt, 2, event->stream);
-    bind_text(stmt, 3, event->message->subject);
-    bind_text(stmt, 4, message_header(event->message, MESSAGE_HEADER_KEY));
-    bind_text(stmt, 5, wb_str(happened_at));
+    db_bind_text(stmt, 1, event_id(event, place));
+    db_bind_text(stmt, 2, event->stream);
+    db_bind_text(stmt, 3, event->message->subject);
+    db_bind_text(stmt, 4, message_header(event->message, MESSAGE_HEADER_KEY));
+    db_bind_text(stmt, 5, wb_str(happened_at));
     int code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
         err = db_error(db_handle(scope->db), code, "write a notification", why);
@@ -68,23 +62,6 @@ static const struct module_subscription subscriptions[] = {
 };
 
 /* ---- listing --------------------------------------------------------------------------------- */
-
-/* "" or "limit=N" */
-static bool limit_parse(struct wb_str query, int64_t *ret_limit)
-{
-    uint64_t limit;
-
-    if (query.len == 0) {
-        *ret_limit = LIST_DEFAULT;
-        return true;
-    }
-    if (query.len < 6 || !wb_str_eq(wb_str_n(query.ptr, 6), wb_str("limit=")) ||
-        !wb_str_to_u64(wb_str_n(query.ptr + 6, query.len - 6), &limit) || limit == 0 ||
-        limit > LIST_MAX)
-        return false;
-    *ret_limit = (int64_t)limit;
-    return true;
-}
 
 static wb_err newest(struct db *db, int64_t limit, struct wb_buf *out, struct wb_why *why)
 {
@@ -117,15 +94,13 @@ static void notifications_get(struct module_scope *scope, const struct module_re
     struct wb_why why = {""};
     int64_t limit;
 
-    if (!limit_parse(request->query, &limit)) {
-        module_respond_error(response, 400, "expected no query, or limit=1 to 1000",
-                             "GET /notify/notifications?limit=100");
+    if (module_request_limit(request, LIST_MAX, &limit, &why) != WB_OK) {
+        module_respond_error(response, 400, why.text, "GET /notify/notifications?limit=100");
         return;
     }
     wb_err err = newest(scope->db, limit, &response->body, &why);
     if (err != WB_OK)
-        module_respond_error(response, wb_err_class(err) == WB_RETRY ? 503 : 500, why.text,
-                             "try again; if it stays, run 'waybill doctor'");
+        module_respond_failure(response, err, &why);
 }
 
 static const struct module_route routes[] = {

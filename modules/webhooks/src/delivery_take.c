@@ -7,11 +7,6 @@
 
 #include <waybill/outbox.h>
 
-static void bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
-{
-    sqlite3_bind_text(stmt, index, text.ptr, (int)text.len, SQLITE_STATIC);
-}
-
 /*
  * Was the id taken before, and with the same event and body? WB_NOT_FOUND, WB_EXISTS, WB_CONFLICT.
  */
@@ -44,7 +39,7 @@ static wb_err earlier_find(struct db *db, const struct webhooks_delivery *delive
 
     if (err != WB_OK)
         return err;
-    bind_text(stmt, 1, delivery->id);
+    db_bind_text(stmt, 1, delivery->id);
     int code = sqlite3_step(stmt);
     if (code == SQLITE_ROW)
         err = earlier_compare(stmt, delivery, ret_receipt, why);
@@ -94,12 +89,12 @@ static wb_err row_insert(const struct module_scope *scope, const struct webhooks
     if (err != WB_OK)
         return err;
     wb_time_format(wb_wall_ns(scope->clock), received_at);
-    bind_text(stmt, 1, delivery->id);
-    bind_text(stmt, 2, delivery->event);
-    bind_text(stmt, 3, delivery->action);
-    bind_text(stmt, 4, wb_str(delivery->subject));
-    bind_text(stmt, 5, wb_str(receipt->event_id));
-    bind_text(stmt, 6, wb_str(received_at));
+    db_bind_text(stmt, 1, delivery->id);
+    db_bind_text(stmt, 2, delivery->event);
+    db_bind_text(stmt, 3, delivery->action);
+    db_bind_text(stmt, 4, wb_str(delivery->subject));
+    db_bind_text(stmt, 5, wb_str(receipt->event_id));
+    db_bind_text(stmt, 6, wb_str(received_at));
     sqlite3_bind_blob(stmt, 7, delivery->body_sha256, WEBHOOKS_SHA256_SIZE, SQLITE_STATIC);
     sqlite3_bind_int64(stmt, 8, (sqlite3_int64)delivery->body.len);
     int code = sqlite3_step(stmt);

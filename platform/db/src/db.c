@@ -265,6 +265,11 @@ wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt
     return WB_OK;
 }
 
+void db_bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
+{
+    sqlite3_bind_text(stmt, index, text.len > 0 ? text.ptr : "", (int)text.len, SQLITE_STATIC);
+}
+
 /* ---- transactions ---------------------------------------------------------------------------- */
 
 static int step_once(struct sqlite3_stmt *stmt)

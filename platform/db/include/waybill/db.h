@@ -59,6 +59,12 @@ wb_err db_exec(struct db *db, const char *sql, struct wb_why *why);
 wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt,
                   struct wb_why *why);
 
+/**
+ * Bind text of known length; the empty view is the empty text, never NULL. It is borrowed: keep it
+ * until the statement was stepped or reset.
+ */
+void db_bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text);
+
 /* ---- transactions ---------------------------------------------------------------------------- */
 
 /** Take a place in the write queue, then BEGIN IMMEDIATE. WB_BUSY after busy_timeout. */

@@ -61,6 +61,16 @@ struct module_request {
 /** First header of that name, without case; {NULL, 0} if absent. */
 struct wb_str module_request_header(const struct module_request *request, const char *name);
 
+/* Rows of a list that is not told how many. */
+#define MODULE_LIST_DEFAULT 100
+
+/**
+ * How many rows a list is to have: the query is empty, or limit=N with N from 1 to max.
+ * @return WB_INVALID for any other query.
+ */
+wb_err module_request_limit(const struct module_request *request, uint32_t max, int64_t *ret_limit,
+                            struct wb_why *why);
+
 struct module_response {
     int status;               /* 200 unless set */
     const char *content_type; /* static; "application/json" unless set */
@@ -70,6 +80,12 @@ struct module_response {
 /** Answer with {"error": ..., "next": ...}. next may be NULL. */
 void module_respond_error(struct module_response *response, int status, const char *error,
                           const char *next);
+
+/**
+ * Answer a failed call: 503 for what may work later, 500 for what needs a person. Errors of the
+ * request itself are the module's to answer first.
+ */
+void module_respond_failure(struct module_response *response, wb_err err, const struct wb_why *why);
 
 struct module_route {
     const char *method; /* "GET", "POST" */
@@ -88,6 +104,10 @@ struct module_command {
     wb_err (*run)(struct module_scope *scope, int argc, const char *const *argv, bool json,
                   struct wb_buf *out, struct wb_why *why);
 };
+
+/** The arguments are none, or --limit N with N from 1 to max. WB_MISUSE for others. */
+wb_err module_command_limit(int argc, const char *const *argv, uint32_t max, int64_t *ret_limit,
+                            struct wb_why *why);
 
 struct module {
     const char *name;            /* [a-z][a-z0-9_]{0,31}; file name, metrics, commands */
