@@ -286,8 +286,8 @@ void event_bus_nats_slot_reply(const struct nats_publisher *p, const struct nats
                    (size_t)(slot - p->slots), slot->serial);
 }
 
-static natsStatus send_message(natsConnection *nc, const struct sending *sending,
-                               const struct message *msg,
+static natsStatus send_message(struct nats_publisher *p, natsConnection *nc,
+                               const struct sending *sending, const struct message *msg,
                                const struct event_bus_publish_options *options)
 {
     natsMsg *out = NULL;
@@ -298,7 +298,7 @@ static natsStatus send_message(natsConnection *nc, const struct sending *sending
         s = add_headers(out, msg, options);
     if (s == NATS_OK)
         s = natsConnection_PublishMsg(nc, out);
-    natsMsg_Destroy(out);
+    event_bus_nats_trash_add(&p->trash, out);
     return s;
 }
 
@@ -349,7 +349,7 @@ wb_err event_bus_nats_publish(struct event_bus *self, const struct message *msg,
     slot->expect_last_seq = options->expect_last_seq;
     slot->last_seq = options->last_seq;
     enter(p, slot, msg->subject, &sending);
-    natsStatus status = send_message(nc, &sending, msg, options);
+    natsStatus status = send_message(p, nc, &sending, msg, options);
     event_bus_nats_link_release_sent(&p->bus->pub, status);
     if (status == NATS_OK || !withdraw(p, slot, sending.serial))
         return WB_OK;
@@ -478,8 +478,10 @@ wb_err event_bus_nats_publisher_init(struct nats_publisher *p, struct nats_bus *
         p->slots[i - 1].next = p->free;
         p->free = &p->slots[i - 1];
     }
-    if (pthread_mutex_init(&p->mutex, NULL) != 0)
+    if (event_bus_nats_trash_init(&p->trash) != 0)
         goto free_slots;
+    if (pthread_mutex_init(&p->mutex, NULL) != 0)
+        goto free_trash;
     if (event_bus_nats_cond_init(&p->room) != 0)
         goto destroy_mutex;
     if (event_bus_nats_cond_init(&p->idle) != 0)
@@ -490,6 +492,8 @@ destroy_room:
     pthread_cond_destroy(&p->room);
 destroy_mutex:
     pthread_mutex_destroy(&p->mutex);
+free_trash:
+    event_bus_nats_trash_free(&p->trash);
 free_slots:
     free(p->slots);
     return WB_NOMEM;
@@ -517,5 +521,6 @@ void event_bus_nats_publisher_free(struct nats_publisher *p)
     pthread_cond_destroy(&p->idle);
     pthread_cond_destroy(&p->room);
     pthread_mutex_destroy(&p->mutex);
+    event_bus_nats_trash_free(&p->trash);
     free(p->slots);
 }

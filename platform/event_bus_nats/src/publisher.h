@@ -13,6 +13,7 @@
 #include <waybill/subject.h>
 
 #include "link.h"
+#include "trash.h"
 
 #define NATS_LANES 64
 
@@ -53,6 +54,7 @@ struct nats_lane {
 struct nats_publisher {
     struct nats_bus *bus; /* constant, as the next ones */
     struct nats_slot *slots;
+    struct nats_trash trash; /* has a lock of its own */
     uint32_t window;
     size_t window_bytes;
 

@@ -228,5 +228,5 @@ void event_bus_nats_publisher_answer(struct nats_publisher *p, natsMsg *msg)
     if (q.subject[0] != '\0')
         send_question(p, q.subject, q.reply, q.body.ptr != NULL ? q.body.ptr : "");
     wb_buf_free(&q.body);
-    natsMsg_Destroy(msg);
+    event_bus_nats_trash_add(&p->trash, msg);
 }
