@@ -1,4 +1,5 @@
 /* What the server says, read by small scanners: answers, reply subjects, headers, times. */
+#if __has_include(<waybill/event_bus_nats.h>) /* not in a build without libnats */
 #include "test_support.h"
 
 #include "delivery.h"
@@ -236,3 +237,10 @@ int main(void)
     };
     return cmocka_run_group_tests_name("event_bus_nats answers", tests, NULL, NULL);
 }
+
+#else
+int main(void)
+{
+    return 0;
+}
+#endif

@@ -136,11 +136,6 @@ static void sub_down(void *ctx)
     tell(bus);
 }
 
-static void attempt_failed(void *ctx)
-{
-    (void)ctx; /* the link keeps why, and health reads it there */
-}
-
 static int64_t pub_tick(void *ctx, int64_t now)
 {
     struct nats_bus *bus = ctx;
@@ -208,19 +203,11 @@ static void trouble(void *ctx, const char *text)
     event_bus_nats_trouble(ctx, text);
 }
 
-static const struct nats_link_events pub_events = {.up = pub_up,
-                                                   .down = pub_down,
-                                                   .tick = pub_tick,
-                                                   .message = pub_message,
-                                                   .trouble = trouble,
-                                                   .failed = attempt_failed};
+static const struct nats_link_events pub_events = {
+    .up = pub_up, .down = pub_down, .tick = pub_tick, .message = pub_message, .trouble = trouble};
 
-static const struct nats_link_events sub_events = {.up = sub_up,
-                                                   .down = sub_down,
-                                                   .tick = sub_tick,
-                                                   .message = sub_message,
-                                                   .trouble = trouble,
-                                                   .failed = attempt_failed};
+static const struct nats_link_events sub_events = {
+    .up = sub_up, .down = sub_down, .tick = sub_tick, .message = sub_message, .trouble = trouble};
 
 /* ---- health ---------------------------------------------------------------------------------- */
 

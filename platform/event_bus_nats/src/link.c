@@ -309,7 +309,6 @@ static void note_failure(struct nats_link *link, natsStatus status)
                    natsStatus_GetText(status), advice(status));
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->mutex);
-    link->events->failed(link->ctx);
 }
 
 /* Wait until nothing calls back any more: only then may anything be destroyed. nc is closed. */

@@ -28,7 +28,6 @@ struct nats_link_events {
     /* owns msg; owner is that of the tap it came by, NULL for <inbox>.> */
     void (*message)(void *ctx, void *owner, natsMsg *msg);
     void (*trouble)(void *ctx, const char *text); /* the server told an error outside of any call */
-    void (*failed)(void *ctx);                    /* an attempt to connect failed */
 };
 
 struct nats_link {

@@ -19,7 +19,6 @@ struct nats_bus {
     char *urls;                          /* constant; without credentials, for people */
 
     pthread_mutex_t mutex; /* guards all below */
-    pthread_cond_t told;
     bool pub_up;
     bool sub_up;
     bool connected; /* both; as last told to the listeners */

@@ -1,7 +1,5 @@
 #include "trash.h"
 
-#include <string.h>
-
 int event_bus_nats_trash_init(struct nats_trash *trash)
 {
     trash->count = 0;
@@ -26,8 +24,8 @@ void event_bus_nats_trash_add(struct nats_trash *trash, natsMsg *msg)
     trash->messages[trash->count++] = msg;
     trash->bytes += (size_t)natsMsg_GetDataLength(msg);
     if (trash->count == NATS_TRASH_MAX || trash->bytes > NATS_TRASH_BYTES) {
-        count = trash->count;
-        memcpy(full, trash->messages, count * sizeof(full[0]));
+        for (; count < trash->count; count++)
+            full[count] = trash->messages[count];
         trash->count = 0;
         trash->bytes = 0;
     }
