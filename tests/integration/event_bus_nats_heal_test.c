@@ -7,8 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- behind our back ---------------------------------------------------------------------------
- */
+/* ---- behind our back ------------------------------------------------------------------------- */
 
 /* One request by a connection of the test's own; the answer, to be decref'd. */
 static json_t *ask(const struct test_nats *server, const char *subject, const char *body)
@@ -252,8 +251,7 @@ static void readers_ahead_of_a_rolled_back_stream_miss_nothing_new(void **state)
     event_bus_unsubscribe(s);
 }
 
-/* ---- patterns and streams -----------------------------------------------------------------------
- */
+/* ---- patterns and streams -------------------------------------------------------------------- */
 
 static void patterns_that_meet_a_stream_several_times_deliver_each_message_once(void **state)
 {

@@ -140,8 +140,7 @@ static void paused_server_mid_traffic_is_noticed_and_loses_nothing(void **state)
     survive(*state, pause_until_noticed);
 }
 
-/* ---- publishes in flight ----------------------------------------------------------------------
- */
+/* ---- publishes in flight --------------------------------------------------------------------- */
 
 #define IN_FLIGHT 200
 
@@ -244,8 +243,7 @@ static void ack_given_while_the_server_is_away_counts(void **state)
     event_bus_unsubscribe(s);
 }
 
-/* ---- a server that comes late ------------------------------------------------------------------
- */
+/* ---- a server that comes late ---------------------------------------------------------------- */
 
 static void bus_made_before_its_server_works_when_that_comes(void **state)
 {
@@ -274,8 +272,7 @@ static void bus_made_before_its_server_works_when_that_comes(void **state)
     event_bus_destroy(bus);
 }
 
-/* ---- nothing stays behind ----------------------------------------------------------------------
- */
+/* ---- nothing stays behind -------------------------------------------------------------------- */
 
 static int count_entries(const char *path)
 {

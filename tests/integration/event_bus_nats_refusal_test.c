@@ -202,8 +202,7 @@ static void missing_rights_are_told_at_once_and_counted(void **state)
     test_nats_stop(&server);
 }
 
-/* ---- sizes and limits -------------------------------------------------------------------------
- */
+/* ---- sizes and limits ------------------------------------------------------------------------ */
 
 static void limits_of_server_and_stream_are_told(void **state)
 {

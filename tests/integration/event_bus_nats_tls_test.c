@@ -5,8 +5,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-/* ---- a certificate for 127.0.0.1 that signs itself
- * ----------------------------------------------- */
+/* ---- a certificate for 127.0.0.1 that signs itself ------------------------------------------- */
 
 static void add_extension(X509 *certificate, int id, const char *value)
 {

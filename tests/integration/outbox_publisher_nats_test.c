@@ -1,6 +1,4 @@
 /* The publisher on a real nats-server: killed, paused and wiped; and killed itself. */
-#if __has_include(<waybill/event_bus_nats.h>)
-
 #include <inttypes.h>
 #include <signal.h>
 #include <spawn.h>
@@ -265,12 +263,3 @@ int main(int argc, char **argv)
         return publisher_process(argv[2], argv[3]);
     return cmocka_run_group_tests_name("outbox_publisher_nats", tests, NULL, NULL);
 }
-
-#else
-
-int main(void)
-{
-    return 0; /* built without libnats: there is no such bus to test */
-}
-
-#endif

@@ -1,13 +1,11 @@
 /* What the server says, read by small scanners: answers, reply subjects, headers, times. */
-#if __has_include(<waybill/event_bus_nats.h>) /* not in a build without libnats */
 #include "test_support.h"
 
 #include "delivery.h"
 #include "nats_bus.h"
 #include "puback.h"
 
-/* ---- answers to a publish ---------------------------------------------------------------------
- */
+/* ---- answers to a publish -------------------------------------------------------------------- */
 
 static void puback_tells_stream_sequence_and_duplicate(void **state)
 {
@@ -98,8 +96,7 @@ static void actual_sequence_is_the_number_at_the_end(void **state)
     assert_int_equal(event_bus_nats_puback_actual_sequence(wb_str("")), 0);
 }
 
-/* ---- reply subjects ---------------------------------------------------------------------------
- */
+/* ---- reply subjects -------------------------------------------------------------------------- */
 
 static void ack_subject_of_old_servers_is_read(void **state)
 {
@@ -149,8 +146,7 @@ static void ack_subject_that_is_none_is_refused(void **state)
             fail_msg("taken for a reply subject: %s", subjects[i]);
 }
 
-/* ---- messages that are read back ---------------------------------------------------------------
- */
+/* ---- messages that are read back ------------------------------------------------------------- */
 
 static void base64_is_decoded(void **state)
 {
@@ -200,8 +196,7 @@ static void times_are_read_to_the_nanosecond(void **state)
     assert_int_equal(event_bus_nats_time_parse(NULL), 0);
 }
 
-/* ---- what comes outside of any call ------------------------------------------------------------
- */
+/* ---- what comes outside of any call ---------------------------------------------------------- */
 
 static void violation_names_the_subject(void **state)
 {
@@ -237,10 +232,3 @@ int main(void)
     };
     return cmocka_run_group_tests_name("event_bus_nats answers", tests, NULL, NULL);
 }
-
-#else
-int main(void)
-{
-    return 0;
-}
-#endif

@@ -21,7 +21,7 @@ static void publish_from_to(int first, int last)
         fixture_publish(n);
 }
 
-/* ---- once and in order --------------------------------------------------------------------- */
+/* ---- once and in order ----------------------------------------------------------------------- */
 
 static void consumer_handles_each_event_once_in_order(void **state)
 {
@@ -140,7 +140,7 @@ static void consumer_reads_on_after_the_stream_lost_its_end(void **state)
     assert_string_equal(fixture_effects(), "1 2 3 4 5 6 7");
 }
 
-/* ---- failures ------------------------------------------------------------------------------ */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 static void consumer_retries_a_failing_event_before_younger_ones(void **state)
 {
@@ -337,7 +337,7 @@ static void consumer_retries_while_there_is_no_room_for_dead_letters(void **stat
     assert_int_equal(fixture_health().parked, 1);
 }
 
-/* ---- start, health, the end of the bus ----------------------------------------------------- */
+/* ---- start, health, the end of the bus ------------------------------------------------------- */
 
 static void consumer_start_tells_what_is_wrong(void **state)
 {

@@ -158,7 +158,7 @@ static void inbox_attach_to_newer_tables_is_unsupported(void **state)
     assert_null(none);
 }
 
-/* ---- positions ----------------------------------------------------------------------------- */
+/* ---- positions ------------------------------------------------------------------------------- */
 
 static uint64_t position_of(const char *stream, int64_t created)
 {
@@ -204,7 +204,7 @@ static void inbox_position_goes_back_when_a_stream_is_read_again(void **state)
     assert_int_equal(position_of("AUTH", 1), 5);
 }
 
-/* ---- foreign events ------------------------------------------------------------------------ */
+/* ---- foreign events -------------------------------------------------------------------------- */
 
 static void inbox_malformed_headers_make_an_event_foreign(void **state)
 {
@@ -307,7 +307,7 @@ static void inbox_foreign_events_are_bounded_by_number(void **state)
     assert_int_equal(query("SELECT count(*) FROM inbox_foreign"), LIMIT);
 }
 
-/* ---- space --------------------------------------------------------------------------------- */
+/* ---- space ----------------------------------------------------------------------------------- */
 
 enum { MILLION = 1000000 };
 
@@ -395,7 +395,7 @@ static void inbox_full_pages_join_only_their_neighbours(void **state)
     assert_ok(db_commit(db, NULL));
 }
 
-/* ---- against a plain set ------------------------------------------------------------------- */
+/* ---- against a plain set --------------------------------------------------------------------- */
 
 enum { SOURCES = 2, ROWS = 40960, MODEL_STEPS = 60000 };
 
