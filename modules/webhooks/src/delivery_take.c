@@ -91,7 +91,8 @@ static wb_err row_insert(const struct module_scope *scope, const struct webhooks
     wb_time_format(wb_wall_ns(scope->clock), received_at);
     db_bind_text(stmt, 1, delivery->id);
     db_bind_text(stmt, 2, delivery->event);
-    db_bind_text(stmt, 3, delivery->action);
+    if (delivery->action.ptr != NULL) /* otherwise it stays NULL */
+        db_bind_text(stmt, 3, delivery->action);
     db_bind_text(stmt, 4, wb_str(delivery->subject));
     db_bind_text(stmt, 5, wb_str(receipt->event_id));
     db_bind_text(stmt, 6, wb_str(received_at));
