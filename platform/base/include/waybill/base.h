@@ -178,7 +178,9 @@ struct wb_clock_virtual {
     _Atomic(int64_t) wall_ns;
 };
 
+/** Start both times where told. */
 void wb_clock_virtual_init(struct wb_clock_virtual *clock, int64_t mono_ns, int64_t wall_ns);
+/** Move both times on. */
 void wb_clock_virtual_advance(struct wb_clock_virtual *clock, int64_t ns);
 
 static inline int64_t wb_mono_ns(const struct wb_clock *clock)
@@ -212,7 +214,9 @@ struct wb_rng {
     uint64_t state[4];
 };
 
+/** The same seed gives the same numbers. */
 void wb_rng_seed(struct wb_rng *rng, uint64_t seed);
+/** The next 64 bits. */
 uint64_t wb_rng_next(struct wb_rng *rng);
 
 /** A number in [0, bound). bound > 0. */

@@ -104,6 +104,7 @@ wb_err db_schema_version(struct sqlite3 *handle, const char *component, unsigned
 /* Syncs the write-ahead log through a descriptor of its own; never opens the database file. */
 struct db_barrier;
 
+/** For the database at path; the log is opened by the first sync. WB_NOMEM. */
 wb_err db_barrier_create(const char *path, struct db_barrier **ret_barrier, struct wb_why *why);
 void db_barrier_destroy(struct db_barrier *barrier);
 
@@ -125,6 +126,7 @@ struct db_checkpointer;
 
 wb_err db_checkpointer_start(const char *path, struct observe *observe,
                              struct db_checkpointer **ret_checkpointer, struct wb_why *why);
+/** End its thread and free it. NULL does nothing. */
 void db_checkpointer_stop(struct db_checkpointer *checkpointer);
 
 /* ---- exclusive roles ------------------------------------------------------------------------- */

@@ -48,6 +48,7 @@ struct event_bus_health {
     char problem[256];  /* why not connected, or the last asynchronous error; "" */
 };
 
+/** The state of the bus as last known, true within 4 s; asks no server. */
 void event_bus_health(struct event_bus *bus, struct event_bus_health *ret_health);
 
 /** "memory", "nats". Static. */
