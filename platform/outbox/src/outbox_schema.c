@@ -59,7 +59,84 @@ static const char schema_1[] =
     " source BLOB NOT NULL CHECK(typeof(source) = 'blob' AND length(source) = 8));"
     "INSERT INTO outbox_source(from_id, source) VALUES(0, randomblob(8));";
 
-static const struct db_migration steps[] = {{.sql = schema_1}};
+static const char schema_2[] =
+    /*
+     * Without AUTOINCREMENT, whose counter is a second page in every commit. In its place stands a
+     * rule: the highest row is never deleted, so the next number is always a new one. Where the
+     * counter was ahead of the rows, what follows has a source of its own.
+     */
+    "INSERT OR IGNORE INTO outbox_source(from_id, source)"
+    " SELECT ifnull((SELECT max(id) FROM outbox), 0) + 1, randomblob(8) FROM sqlite_sequence"
+    " WHERE name = 'outbox' AND seq > ifnull((SELECT max(id) FROM outbox), 0);"
+    "DROP TRIGGER outbox_append_only;"
+    "ALTER TABLE outbox RENAME TO outbox_1;"
+    "CREATE TABLE outbox("
+    " id INTEGER PRIMARY KEY,"
+    " stream TEXT NOT NULL DEFAULT ''," /* '': the stream that covers the subject */
+    " key TEXT NOT NULL DEFAULT '',"    /* rows of one key keep their order; '': no key */
+    " subject TEXT NOT NULL,"
+    " headers TEXT NOT NULL DEFAULT ''," /* lines 'Name: value' */
+    " msg_id BLOB NOT NULL DEFAULT (randomblob(16))"
+    "  CHECK(typeof(msg_id) = 'blob' AND length(msg_id) = 16),"
+    " due_at INTEGER,"     /* ms; NULL: at once */
+    " expires_at INTEGER," /* ms; NULL: never */
+    " created INTEGER NOT NULL"
+    "  DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)),"
+    " traceparent TEXT NOT NULL DEFAULT '',"
+    " payload BLOB NOT NULL DEFAULT x'');" /* BLOB affinity keeps TEXT as it was given */
+    "INSERT INTO outbox(id, stream, key, subject, headers, msg_id, due_at, expires_at, created,"
+    " traceparent, payload) SELECT id, stream, key, subject, headers, msg_id, due_at, expires_at,"
+    " created, traceparent, payload FROM outbox_1;"
+    "DROP TABLE outbox_1;"
+    "CREATE TRIGGER outbox_append_only BEFORE UPDATE ON outbox BEGIN"
+    " SELECT RAISE(ABORT, 'outbox rows are never updated: insert a new row instead'); END;"
+    "CREATE TRIGGER outbox_keeps_newest BEFORE DELETE ON outbox"
+    " WHEN OLD.id = (SELECT max(id) FROM outbox) BEGIN"
+    " SELECT RAISE(ABORT, 'the newest row of an outbox stays: its number must not be used again');"
+    " END;"
+
+    "ALTER TABLE outbox_cursor ADD COLUMN verified_at INTEGER NOT NULL DEFAULT 0;" /* ms */
+
+    /* What a row is sent as instead, after a person has mended it. The row stays as it was. */
+    "CREATE TABLE outbox_edit("
+    " id INTEGER PRIMARY KEY,"
+    " subject TEXT NOT NULL,"
+    " headers TEXT NOT NULL,"
+    " edited_at INTEGER NOT NULL," /* ms */
+    " payload BLOB NOT NULL);"
+
+    /* A caller's own name for an event; as long as the row is kept it is not written twice. */
+    "CREATE TABLE outbox_idempotency("
+    " caller TEXT NOT NULL,"
+    " key TEXT NOT NULL,"
+    " row_id INTEGER NOT NULL,"
+    " PRIMARY KEY(caller, key)) WITHOUT ROWID;"
+    "CREATE INDEX outbox_idempotency_row ON outbox_idempotency(row_id);"
+
+    /* Messages of ours whose row went when the database went back in time: out, yet undone. */
+    "CREATE TABLE outbox_orphan("
+    " stream TEXT NOT NULL,"
+    " sequence INTEGER NOT NULL,"
+    " source TEXT NOT NULL,"
+    " row_id INTEGER NOT NULL,"
+    " msg_id TEXT NOT NULL,"
+    " subject TEXT NOT NULL,"
+    " stored_at INTEGER NOT NULL,"  /* ms; when the stream took it */
+    " noticed_at INTEGER NOT NULL," /* ms */
+    " PRIMARY KEY(stream, sequence)) WITHOUT ROWID;"
+
+    /* What the publisher found wrong, and what it did about it. Bounded: the oldest go. */
+    "CREATE TABLE outbox_incident("
+    " id INTEGER PRIMARY KEY,"
+    " at INTEGER NOT NULL," /* ms */
+    " stream TEXT NOT NULL,"
+    " kind TEXT NOT NULL," /* 'rolled-back', 'made-anew', 'overwritten', 'hole', 'restored', ... */
+    " first_seq INTEGER NOT NULL,"
+    " last_seq INTEGER NOT NULL,"
+    " rows INTEGER NOT NULL," /* of ours that are concerned */
+    " detail TEXT NOT NULL);";
+
+static const struct db_migration steps[] = {{.sql = schema_1}, {.sql = schema_2}};
 
 #define STEP_COUNT (sizeof(steps) / sizeof(steps[0]))
 

@@ -186,6 +186,22 @@ struct event_bus_delivery {
 wb_err event_bus_get(struct event_bus *bus, const char *stream, uint64_t sequence,
                      struct event_bus_delivery **ret_delivery, struct wb_why *why);
 
+/** Return false to stop. The delivery is a view, valid during the call; its payload is empty. */
+typedef bool (*event_bus_scan_visit)(void *ctx, const struct event_bus_delivery *delivery);
+
+/**
+ * Read what a stream holds from one sequence to another, both included, in order and without
+ * payloads: to compare, not to handle. What is absent is passed over. Visits on the calling thread.
+ *
+ * @param ret_next  where to go on: behind the last message visited, or to + 1 when all was read;
+ *                  also set on failure, so that a caller goes on and need not begin anew.
+ * @return WB_OK also when stopped, or when nothing lies in the range; WB_NO_STREAM, WB_TIMEOUT,
+ *         WB_UNREACHABLE, WB_DENIED, WB_NOMEM, WB_CLOSED.
+ */
+wb_err event_bus_scan(struct event_bus *bus, const char *stream, uint64_t from, uint64_t to,
+                      event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
+                      struct wb_why *why);
+
 /* ---- subscribe ------------------------------------------------------------------------------- */
 
 typedef enum event_bus_start {

@@ -69,6 +69,41 @@ wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
  */
 void outbox_wake(struct outbox *outbox);
 
+/* ---- classes --------------------------------------------------------------------------------- */
+
+/* What becomes of the younger rows of a key when one is refused for good or too often. */
+typedef enum outbox_policy {
+    OUTBOX_BLOCK_KEY,  /* they wait until a person decides: order is kept */
+    OUTBOX_PARK,       /* they go on while the refused one is parked */
+    OUTBOX_LATEST_WINS /* they go on, and the refused one is cancelled once a younger one is out */
+} outbox_policy;
+
+/*
+ * How rows of some subjects are treated: by the writer (limits), the publisher (policy) and
+ * retention (keep). The first class with a pattern that matches counts; what none matches is
+ * treated as by a class of zeros. Borrowed, and constant, as long as its users live.
+ */
+struct outbox_class {
+    const char *name; /* [A-Za-z0-9_-]{1,64} */
+    const char *const *patterns;
+    size_t pattern_count;
+    outbox_policy policy;
+
+    /* Limits of what is not yet published, over all classes together. 0: none. Past one of them
+     * outbox_enqueue() answers WB_FULL to rows of this class; or only warns, with warn. */
+    uint64_t max_pending_rows;
+    uint64_t max_pending_bytes;
+    int64_t max_pending_age_ns;
+    bool warn;
+
+    /* Confirmed rows go when they are older, or when there are more. 0: the default, see
+     * outbox_retention.h. */
+    int64_t keep_age_ns;
+    uint64_t keep_bytes;
+    uint64_t keep_rows;
+    bool archive; /* copied to the archive file first */
+};
+
 /* ---- what the rows say, for status and listing ----------------------------------------------- */
 
 typedef enum outbox_state {
