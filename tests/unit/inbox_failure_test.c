@@ -50,13 +50,14 @@ static const struct inbox_origin origin = {.stream = {"AUTH", 4},
 static const struct message_header headers[] = {
     {{MESSAGE_HEADER_SOURCE, 14}, {"0123456789abcdef", 16}},
     {{MESSAGE_HEADER_ROW, 11}, {"5", 1}},
+    {{MESSAGE_HEADER_KEY, 11}, {"user 17", 7}},
     {{"note", 4}, {"it's; DROP TABLE t --", 21}},
 };
 
 static const struct message ours = {.subject = {"auth.user.created", 17},
                                     .payload = {"a\0b", 3},
                                     .headers = headers,
-                                    .header_count = 3,
+                                    .header_count = 4,
                                     .msg_id = {"id-5", 4}};
 
 static const struct message foreign = {.subject = {"auth.user.created", 17}, .msg_id = {"f", 1}};
@@ -145,7 +146,9 @@ static void inbox_park_keeps_the_whole_event_and_counts_it_as_handled(void **sta
               " AND subject = 'auth.user.created' AND payload = x'610062'"
               " AND headers LIKE '%note: it''s; DROP TABLE t --%' AND msg_id = 'id-5'"
               " AND stream = 'AUTH' AND sequence = 7 AND stored_at = 1234567890"
-              " AND reason = 'it''s hopeless' AND failures = 2 AND parked_at > 1700000000000"),
+              " AND reason = 'it''s hopeless' AND failures = 2 AND parked_at > 1700000000000"
+              " AND state = 'parked' AND next_at IS NULL AND source = '0123456789abcdef'"
+              " AND row_id = 5 AND key = 'user 17' AND length(fingerprint) = 16"),
         1);
     assert_int_equal(query("SELECT count(*) FROM inbox_failure"), 0);
     assert_ok(db_begin(db, NULL));
@@ -162,7 +165,8 @@ static void inbox_park_of_an_empty_event_without_failures_works(void **state)
     assert_ok(inbox_park(inbox, &bare, &origin, "", NULL));
     assert_ok(db_commit(db, NULL));
     assert_int_equal(query("SELECT count(*) FROM dead_letter WHERE length(payload) = 0"
-                           " AND failures = 0 AND msg_id = '' AND headers = ''"),
+                           " AND failures = 0 AND msg_id = '' AND headers = ''"
+                           " AND source = '' AND row_id = 0 AND key = ''"),
                      1);
 }
 

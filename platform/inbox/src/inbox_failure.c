@@ -92,9 +92,10 @@ static wb_err failures_of(struct inbox *inbox, const struct inbox_identity *iden
 }
 
 static wb_err letter_write(struct inbox *inbox, const struct message *msg,
-                           const struct inbox_origin *origin, const char *reason, int64_t failures,
-                           struct wb_why *why)
+                           const struct inbox_identity *identity, const struct inbox_origin *origin,
+                           const char *reason, int64_t failures, struct wb_why *why)
 {
+    char source[2 * INBOX_SOURCE_SIZE + 1] = "", fingerprint[WB_FINGERPRINT_TEXT];
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PARK);
     struct wb_buf headers = {0};
 
@@ -112,6 +113,13 @@ static wb_err letter_write(struct inbox *inbox, const struct message *msg,
     sqlite3_bind_int64(stmt, 10, wb_wall_ns(wb_clock_system()) / WB_MS);
     sqlite3_bind_blob64(stmt, 11, msg->payload.len > 0 ? msg->payload.ptr : "", msg->payload.len,
                         SQLITE_STATIC);
+    inbox_bind_text(stmt, 12, message_header(msg, MESSAGE_HEADER_KEY));
+    if (identity->ours)
+        wb_hex_encode(identity->source, INBOX_SOURCE_SIZE, source);
+    inbox_bind_text(stmt, 13, wb_str(source));
+    sqlite3_bind_int64(stmt, 14, identity->row);
+    wb_fingerprint(wb_str(reason), fingerprint);
+    inbox_bind_text(stmt, 15, wb_str(fingerprint));
     wb_err err = inbox_run(inbox, stmt, "park an event", why);
     sqlite3_clear_bindings(stmt);
     wb_buf_free(&headers);
@@ -136,7 +144,7 @@ wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct i
     if (err == WB_OK)
         err = failures_of(inbox, &identity, &failures, why);
     if (err == WB_OK)
-        err = letter_write(inbox, msg, origin, reason, failures, why);
+        err = letter_write(inbox, msg, &identity, origin, reason, failures, why);
     if (err == WB_OK)
         err = inbox_claim(inbox, msg, origin, why);
     return err == WB_EXISTS ? WB_OK : err;

@@ -36,8 +36,8 @@
                      " (SELECT min(event) FROM inbox_failure WHERE consumer = ?1 AND event <> ?2)" \
                      " AND (SELECT count(*) FROM inbox_failure WHERE consumer = ?1) > ?3")         \
     X(PARK, "INSERT INTO dead_letter(consumer, subject, headers, msg_id, stream, sequence,"        \
-            " stored_at, reason, failures, parked_at, payload)"                                    \
-            " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")                               \
+            " stored_at, reason, failures, parked_at, payload, key, source, row_id, fingerprint)"  \
+            " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")           \
     X(PARKED_ALL, "SELECT count(*) FROM dead_letter")                                              \
     X(PARKED, "SELECT count(*) FROM dead_letter WHERE consumer = ?1")
 

@@ -58,7 +58,122 @@ static const char schema_1[] =
     " payload BLOB NOT NULL);"
     "CREATE INDEX dead_letter_consumer ON dead_letter(consumer);";
 
-static const struct db_migration steps[] = {{.sql = schema_1}};
+/* The header lines of a dead letter of version 1, each between line ends; and a value among them.
+ */
+#define LINES "(char(10) || headers || char(10))"
+#define VALUE(name)                                                                                \
+    "substr(" LINES ", instr(" LINES ", char(10) || '" name ": ') + length('" name "') + 3)"
+#define HAS(name) "instr(" LINES ", char(10) || '" name ": ') > 0"
+#define OURS      HAS("waybill-source") " AND " HAS("waybill-row")
+
+static const char schema_2[] =
+    /*
+     * A hash of the message at that position and of when it was stored: after the stream has lost
+     * its end and grown again, another message stands there. 0: not known.
+     */
+    "ALTER TABLE inbox_position ADD COLUMN mark INTEGER NOT NULL DEFAULT 0;"
+
+    /* Older positions, from which to go on when the stream does not hold the newest any more. */
+    "CREATE TABLE inbox_anchor("
+    " consumer TEXT NOT NULL,"
+    " stream TEXT NOT NULL,"
+    " created INTEGER NOT NULL," /* ns */
+    " sequence INTEGER NOT NULL,"
+    " mark INTEGER NOT NULL,"
+    " PRIMARY KEY(consumer, stream, created, sequence)) WITHOUT ROWID;"
+
+    /* Starts since the last commit, and the event that may be what ends the process; '': none. */
+    "CREATE TABLE inbox_start("
+    " consumer TEXT PRIMARY KEY NOT NULL,"
+    " starts INTEGER NOT NULL DEFAULT 0,"
+    " suspect TEXT NOT NULL DEFAULT '') WITHOUT ROWID;"
+
+    "ALTER TABLE dead_letter RENAME TO dead_letter_1;"
+    "CREATE TABLE dead_letter("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " consumer TEXT NOT NULL,"
+    " state TEXT NOT NULL DEFAULT 'parked' CHECK(state IN ('parked', 'retry')),"
+    " next_at INTEGER,"                      /* ms; in state retry: not before; NULL: at once */
+    " key TEXT NOT NULL DEFAULT '',"         /* of order, see waybill-key; '': none */
+    " source TEXT NOT NULL DEFAULT '',"      /* 16 hex digits, see waybill-source; '': foreign */
+    " row_id INTEGER NOT NULL DEFAULT 0,"    /* see waybill-row; 0: foreign */
+    " fingerprint TEXT NOT NULL DEFAULT ''," /* 16 hex digits: the same for reasons of a kind */
+    " subject TEXT NOT NULL,"
+    " headers TEXT NOT NULL," /* lines 'Name: value' */
+    " msg_id TEXT NOT NULL,"
+    " stream TEXT NOT NULL,"
+    " sequence INTEGER NOT NULL,"
+    " stored_at INTEGER NOT NULL," /* ms */
+    " reason TEXT NOT NULL,"
+    " failures INTEGER NOT NULL,"
+    " parked_at INTEGER NOT NULL," /* ms */
+    " payload BLOB NOT NULL);"
+    "INSERT INTO dead_letter(id, consumer, key, source, row_id, subject, headers, msg_id, stream,"
+    " sequence, stored_at, reason, failures, parked_at, payload) SELECT id, consumer,"
+    " CASE WHEN " HAS("waybill-key") " THEN substr(" VALUE(
+        "waybill-key") ", 1,"
+                       "  instr(" VALUE(
+                           "waybill-key") ", char(10)) - 1) ELSE '' END,"
+                                          " CASE WHEN " OURS " THEN lower(substr(" VALUE(
+                                              "waybill-source") ", 1, 16)) ELSE '' END,"
+                                                                " CASE WHEN " OURS
+                                                                " THEN CAST(" VALUE(
+                                                                    "waybill-row") " AS INTEGER) "
+                                                                                   "ELSE 0 END,"
+                                                                                   " subject, "
+                                                                                   "headers, "
+                                                                                   "msg_id, "
+                                                                                   "stream, "
+                                                                                   "sequence, "
+                                                                                   "stored_at, "
+                                                                                   "reason, "
+                                                                                   "failures, "
+                                                                                   "parked_at, "
+                                                                                   "payload"
+                                                                                   " FROM "
+                                                                                   "dead_letter_1;"
+                                                                                   /* The numbers go
+                                                                                      on where they
+                                                                                      were, also
+                                                                                      when the table
+                                                                                      is empty. */
+                                                                                   "DELETE FROM "
+                                                                                   "sqlite_"
+                                                                                   "sequence WHERE "
+                                                                                   "name = "
+                                                                                   "'dead_letter';"
+                                                                                   "UPDATE "
+                                                                                   "sqlite_"
+                                                                                   "sequence SET "
+                                                                                   "name = "
+                                                                                   "'dead_letter' "
+                                                                                   "WHERE name = "
+                                                                                   "'dead_letter_1'"
+                                                                                   ";"
+                                                                                   "DROP TABLE "
+                                                                                   "dead_letter_1;"
+                                                                                   "CREATE INDEX "
+                                                                                   "dead_letter_"
+                                                                                   "consumer ON "
+                                                                                   "dead_letter("
+                                                                                   "consumer);"
+                                                                                   "CREATE INDEX "
+                                                                                   "dead_letter_"
+                                                                                   "retry ON "
+                                                                                   "dead_letter("
+                                                                                   "consumer, id, "
+                                                                                   "next_at) WHERE "
+                                                                                   "state = "
+                                                                                   "'retry';"
+                                                                                   "CREATE INDEX "
+                                                                                   "dead_letter_"
+                                                                                   "key ON "
+                                                                                   "dead_letter("
+                                                                                   "consumer, key) "
+                                                                                   "WHERE key <> "
+                                                                                   "'';";
+
+static const struct db_migration steps[] = {{.sql = schema_1}, {.sql = schema_2}};
 
 wb_err inbox_schema_prepare(struct sqlite3 *handle, struct wb_why *why)
 {

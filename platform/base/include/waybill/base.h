@@ -240,6 +240,14 @@ int64_t wb_backoff_ns(struct wb_rng *rng, unsigned attempt, int64_t base_ns, int
 /** FNV-1a, 64 bits. For tables; not against an attacker. */
 uint64_t wb_hash(const void *data, size_t len);
 
+#define WB_FINGERPRINT_TEXT 17 /* 16 hex digits and a NUL */
+
+/**
+ * What the text of an error has in common with others of its kind: numbers, hex runs, UUIDs and
+ * quoted text make no difference, nor does anything behind the first 4096 bytes.
+ */
+void wb_fingerprint(struct wb_str text, char ret_hex[WB_FINGERPRINT_TEXT]);
+
 /* ---- log ------------------------------------------------------------------------------------- */
 
 typedef enum wb_log_level { WB_LOG_DEBUG, WB_LOG_INFO, WB_LOG_WARN, WB_LOG_ERROR } wb_log_level;
