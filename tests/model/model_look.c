@@ -1,0 +1,198 @@
+/* What a world looks like, and what must be true of it. */
+#include "model.h"
+
+#include <sqlite3.h>
+#include <stdio.h>
+
+static const char *const tables_sql =
+    "SELECT 'c', last_id, last_seq, hex(last_msg_id), stream_created, starts, suspect_id"
+    " FROM outbox_cursor"
+    " UNION ALL SELECT 'e', id, state, attempts, next_at, '', '' FROM outbox_exception"
+    " UNION ALL SELECT 's', from_id, '', '', '', '', '' FROM outbox_source";
+
+/* ---- the hash -------------------------------------------------------------------------------- */
+
+static void add_tables(struct model_world *world, struct wb_buf *out)
+{
+    struct sqlite3_stmt *stmt;
+
+    assert_ok(db_prepare(world->db, tables_sql, &stmt, NULL));
+    while (sqlite3_step(stmt) == SQLITE_ROW)
+        for (int i = 0; i < 7; i++)
+            wb_buf_printf(out, "%s,",
+                          (const char *)sqlite3_column_text(stmt, i) != NULL
+                              ? (const char *)sqlite3_column_text(stmt, i)
+                              : "");
+    (void)sqlite3_finalize(stmt);
+}
+
+static void add_stream(struct model_world *world, struct wb_buf *out)
+{
+    struct event_bus_stream_info info;
+
+    assert_ok(event_bus_stream_info(world->broker, "A", &info, NULL));
+    wb_buf_printf(out, "|%llu:", (unsigned long long)info.last_seq);
+    for (uint64_t seq = 1; seq <= info.last_seq; seq++) {
+        struct event_bus_delivery *delivery;
+        if (event_bus_get(world->broker, "A", seq, &delivery, NULL) != WB_OK)
+            continue;
+        wb_buf_printf(out, "%llu=", (unsigned long long)seq);
+        wb_buf_add(out, delivery->message.msg_id.ptr, delivery->message.msg_id.len);
+        event_bus_release(delivery);
+    }
+}
+
+static void add_messages(const struct model_message *list, struct wb_buf *out)
+{
+    for (wb_buf_str(out, "|"); list != NULL; list = list->next) {
+        wb_buf_add(out, list->message->msg_id.ptr, list->message->msg_id.len);
+        wb_buf_printf(out, "@%llu%c", (unsigned long long)list->options.last_seq,
+                      list->done != NULL ? '!' : '?');
+    }
+}
+
+static void add_exceptions(const struct outbox_publisher_lane *lane, struct wb_buf *out)
+{
+    for (size_t i = 0; i < lane->exceptions.count; i++) {
+        const struct outbox_publisher_exception *one = &lane->exceptions.list[i];
+        wb_buf_printf(out, "x%lld,%d,%d%d%d", (long long)one->id, (int)one->state, one->in_flight,
+                      one->dirty, one->gone);
+    }
+}
+
+/* Timers are reduced to "due or not": passing time goes on until one is. */
+static void add_lane(const struct outbox_publisher_lane *lane, struct wb_buf *out)
+{
+    int64_t now = outbox_publisher_now_ns(lane);
+
+    wb_buf_printf(out, "|%d,%d,%d,%d,%u,%u", (int)lane->state, lane->retry_mono_ns <= now,
+                  lane->grace_ns != 0, lane->grace_mono_ns != 0 && lane->grace_mono_ns <= now,
+                  lane->looks, lane->outages > 0);
+    wb_buf_printf(out, ",%lld,%llu,%lld,%llu,%d,%d,%d", (long long)lane->cursor.last_id,
+                  (unsigned long long)lane->cursor.last_seq, (long long)lane->read_id,
+                  (unsigned long long)lane->chain_seq, (int)lane->verdict, lane->probe, lane->dry);
+    wb_buf_printf(out, ",%lld,%llu,%zu,%d,%d,%lld,%llu", (long long)lane->failed_id,
+                  (unsigned long long)lane->acked_seq, lane->unmarked, lane->synced,
+                  lane->tables_stale, (long long)lane->duplicate_row,
+                  (unsigned long long)lane->stream_last);
+    wb_buf_printf(out, ",%lld,%d,%zu,%lld;", (long long)lane->again_row,
+                  atomic_load(&lane->bus_changed), outbox_publisher_flight_count(lane->flight),
+                  (long long)outbox_publisher_flight_oldest(lane->flight));
+    for (size_t i = lane->batch.next; i < lane->batch.count; i++)
+        wb_buf_printf(out, "b%lld", (long long)lane->batch.items[i].row.id);
+    add_exceptions(lane, out);
+}
+
+uint64_t model_look_hash(struct model_world *world)
+{
+    struct wb_buf out = {0};
+
+    wb_buf_printf(&out, "%u,%u,%u,%u", world->enqueued, world->crashes, world->breaks,
+                  world->losses);
+    add_tables(world, &out);
+    add_stream(world, &out);
+    for (unsigned i = 0; i < world->scope->publishers; i++) {
+        add_messages(world->wires[i]->live, &out);
+        add_messages(world->wires[i]->late, &out);
+        if (world->publishers[i] != NULL)
+            add_lane(world->publishers[i]->lanes[0], &out);
+    }
+    assert_false(out.failed);
+    uint64_t hash = wb_hash(out.ptr, out.len);
+    wb_buf_free(&out);
+    return hash;
+}
+
+/* ---- what must hold -------------------------------------------------------------------------- */
+
+struct counted {
+    unsigned times[MODEL_EVENTS + 1]; /* each event stands in the stream */
+    unsigned newest[2];               /* of each key */
+};
+
+static bool count_one(struct counted *counted, const struct message *msg, struct wb_buf *out)
+{
+    uint64_t id = 0;
+    char expected[WB_ID_TEXT];
+
+    if (!wb_str_to_u64(message_header(msg, MESSAGE_HEADER_ROW), &id) || id < 1 ||
+        id > MODEL_EVENTS) {
+        wb_buf_printf(out, "a message of row %llu, which nobody wrote", (unsigned long long)id);
+        return false;
+    }
+    (void)snprintf(expected, sizeof(expected), "%032x", (unsigned)id);
+    if (msg->msg_id.len < WB_ID_TEXT - 1 ||
+        memcmp(msg->msg_id.ptr, expected, WB_ID_TEXT - 1) != 0) {
+        wb_buf_printf(out, "row %llu stands under the identity of another", (unsigned long long)id);
+        return false;
+    }
+    if (++counted->times[id] > 1) {
+        wb_buf_printf(out, "row %llu stands twice", (unsigned long long)id);
+        return false;
+    }
+    if (id < counted->newest[id % 2]) {
+        wb_buf_printf(out, "row %llu stands behind row %u of its key", (unsigned long long)id,
+                      counted->newest[id % 2]);
+        return false;
+    }
+    counted->newest[id % 2] = (unsigned)id;
+    return true;
+}
+
+static bool count_stream(struct model_world *world, struct counted *counted, struct wb_buf *out)
+{
+    struct event_bus_stream_info info;
+    bool right = true;
+
+    assert_ok(event_bus_stream_info(world->broker, "A", &info, NULL));
+    for (uint64_t seq = 1; right && seq <= info.last_seq; seq++) {
+        struct event_bus_delivery *delivery;
+        if (event_bus_get(world->broker, "A", seq, &delivery, NULL) != WB_OK)
+            continue;
+        right = count_one(counted, &delivery->message, out);
+        event_bus_release(delivery);
+    }
+    return right;
+}
+
+bool model_look_wrong(struct model_world *world, struct wb_buf *out)
+{
+    struct counted counted = {.newest = {0}};
+
+    return !count_stream(world, &counted, out);
+}
+
+static int64_t query(struct model_world *world, const char *sql)
+{
+    struct sqlite3_stmt *stmt;
+
+    assert_ok(db_prepare(world->db, sql, &stmt, NULL));
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+    int64_t value = sqlite3_column_int64(stmt, 0);
+    (void)sqlite3_finalize(stmt);
+    return value;
+}
+
+bool model_look_unfinished(struct model_world *world, struct wb_buf *out)
+{
+    struct counted counted = {.newest = {0}};
+
+    if (!count_stream(world, &counted, out))
+        return true;
+    for (unsigned id = 1; id <= world->enqueued; id++) {
+        if (counted.times[id] == 0) {
+            wb_buf_printf(out, "row %u never arrives", id);
+            return true;
+        }
+    }
+    if (query(world, "SELECT count(*) FROM outbox_exception") > 0) {
+        wb_buf_str(out, "all is stored, but exceptions are left");
+        return true;
+    }
+    int64_t last_id = query(world, "SELECT ifnull(max(last_id), 0) FROM outbox_cursor");
+    if (last_id != world->enqueued) {
+        wb_buf_printf(out, "all is stored, but the cursor stands at row %lld", (long long)last_id);
+        return true;
+    }
+    return false;
+}
