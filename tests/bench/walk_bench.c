@@ -5,14 +5,8 @@
  * Rounds alternate between the contestants, so that a noisy machine is unfair to all alike; the
  * table gives medians with the range. Loss, doubles and order are checked as the figures are taken.
  */
-#include "test_support.h"
+#include "bench.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <unistd.h>
-
-#include <nats/nats.h>
 #include <sqlite3.h>
 
 #include <waybill/db.h>
@@ -22,87 +16,11 @@
 #include <waybill/outbox.h>
 #include <waybill/outbox_publisher.h>
 
-#define ROUNDS      5
-#define MESSAGES    20000
-#define PAYLOAD     256
-#define WINDOW      1000
-#define LATENCIES   500
-#define DEADLINE_NS (60 * WB_SEC)
-
-static int64_t now(void)
-{
-    return wb_mono_ns(wb_clock_system());
-}
-
-static void must(bool good, const char *what, const struct wb_why *why)
-{
-    if (good)
-        return;
-    (void)fprintf(stderr, "bench: %s: %s\n", what, why != NULL ? why->text : "failed");
-    exit(1);
-}
-
-static void must_ok(wb_err err, const char *what, const struct wb_why *why)
-{
-    if (err != WB_OK && why != NULL && why->text[0] == '\0')
-        (void)fprintf(stderr, "bench: %s\n", wb_err_name(err));
-    must(err == WB_OK, what, why);
-}
-
-/* ---- figures --------------------------------------------------------------------------------- */
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a;
-    double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double quantile(double *values, size_t count, double q)
-{
-    qsort(values, count, sizeof(*values), compare);
-    return values[(size_t)((double)(count - 1) * q)];
-}
-
-struct rate {
-    const char *name;
-    double per_second[ROUNDS];
-    size_t rounds;
-};
-
-static void add_rate(struct rate *rate, size_t count, int64_t ns)
-{
-    rate->per_second[rate->rounds++] = (double)count * 1e9 / (double)ns;
-}
-
-static double print_rate(struct rate *rate, const struct rate *beside)
-{
-    double middle = quantile(rate->per_second, rate->rounds, 0.5);
-
-    (void)printf("%-44s %10.0f /s  [%.0f .. %.0f]", rate->name, middle, rate->per_second[0],
-                 rate->per_second[rate->rounds - 1]);
-    if (beside != NULL)
-        (void)printf("  %5.1f %% of raw", 100 * middle / beside->per_second[beside->rounds / 2]);
-    (void)printf("\n");
-    return middle;
-}
+#define MESSAGES  20000
+#define PAYLOAD   256
+#define LATENCIES 500
 
 /* ---- counting what arrives ------------------------------------------------------------------- */
-
-struct tally {
-    atomic_size_t count;
-    atomic_size_t errors;
-    atomic_uint_fast64_t last; /* sequences must rise */
-};
-
-static void wait_count(struct tally *tally, size_t wanted, const char *what)
-{
-    int64_t until = now() + DEADLINE_NS;
-
-    while (atomic_load(&tally->count) < wanted && now() < until)
-        usleep(50);
-    must(atomic_load(&tally->count) == wanted && atomic_load(&tally->errors) == 0, what, NULL);
-}
 
 static void published(void *ctx, wb_err err, const struct event_bus_ack_info *ack,
                       const struct wb_why *why)
@@ -194,89 +112,6 @@ static void bench_deliver(struct event_bus *bus, struct rate *rate)
     wait_count(&tally, MESSAGES, "deliver");
     add_rate(rate, MESSAGES, now() - start);
     event_bus_unsubscribe(subscription);
-}
-
-/* ---- raw nats.c: its own publisher and consumer, as plain as they can be --------------------- */
-
-struct raw {
-    natsConnection *connection;
-    struct tally tally;
-    char inbox[64];
-};
-
-static void raw_check(natsStatus status, const char *what)
-{
-    if (status != NATS_OK)
-        (void)fprintf(stderr, "bench: raw: %s\n", natsStatus_GetText(status));
-    must(status == NATS_OK, what, NULL);
-}
-
-static void raw_connect(struct raw *raw, const char *url)
-{
-    natsOptions *options;
-
-    raw_check(natsOptions_Create(&options), "options");
-    raw_check(natsOptions_SetURL(options, url), "url");
-    raw_check(natsOptions_SetSendAsap(options, true), "send asap");
-    raw_check(natsConnection_Connect(&raw->connection, options), "connect");
-    natsOptions_Destroy(options);
-    (void)snprintf(raw->inbox, sizeof(raw->inbox), "_INBOX.raw%d", (int)getpid());
-}
-
-static void raw_acked(natsConnection *connection, natsSubscription *subscription, natsMsg *msg,
-                      void *ctx)
-{
-    struct tally *tally = ctx;
-
-    (void)connection;
-    (void)subscription;
-    if (natsMsg_GetDataLength(msg) < 3 || strstr(natsMsg_GetData(msg), "\"error\"") != NULL)
-        atomic_fetch_add(&tally->errors, 1);
-    atomic_fetch_add(&tally->count, 1);
-    natsMsg_Destroy(msg);
-}
-
-static void raw_publish_one(struct raw *raw, size_t i, uint64_t expected)
-{
-    static char payload[PAYLOAD];
-    uint8_t id[WB_ID_SIZE];
-    char id_text[WB_ID_TEXT];
-    char expected_text[24];
-    char reply[96];
-    natsMsg *msg;
-
-    wb_id_new(wb_clock_system(), id);
-    wb_hex_encode(id, sizeof(id), id_text);
-    (void)snprintf(expected_text, sizeof(expected_text), "%llu", (unsigned long long)expected);
-    (void)snprintf(reply, sizeof(reply), "%s.%zu", raw->inbox, i);
-    raw_check(natsMsg_Create(&msg, "pub.a", reply, payload, sizeof(payload)), "message");
-    raw_check(natsMsgHeader_Set(msg, "Nats-Msg-Id", id_text), "header");
-    raw_check(natsMsgHeader_Set(msg, "Nats-Expected-Last-Sequence", expected_text), "header");
-    raw_check(natsConnection_PublishMsg(raw->connection, msg), "publish");
-    natsMsg_Destroy(msg);
-}
-
-static void bench_raw_publish(struct raw *raw, uint64_t last, struct rate *rate)
-{
-    natsSubscription *acks;
-    char wildcard[80];
-
-    raw->tally = (struct tally){0};
-    (void)snprintf(wildcard, sizeof(wildcard), "%s.*", raw->inbox);
-    raw_check(natsConnection_Subscribe(&acks, raw->connection, wildcard, raw_acked, &raw->tally),
-              "subscribe");
-    raw_check(natsSubscription_SetPendingLimits(acks, -1, -1), "limits");
-    int64_t start = now();
-    for (size_t i = 0; i < MESSAGES; i++) {
-        raw_publish_one(raw, i, last + i);
-        while (i + 1 - atomic_load(&raw->tally.count) >= WINDOW)
-            usleep(20);
-    }
-    wait_count(&raw->tally, MESSAGES, "raw publish: acks");
-    add_rate(rate, MESSAGES, now() - start);
-    (void)natsSubscription_Unsubscribe(acks);
-    (void)natsConnection_FlushTimeout(raw->connection, 2000);
-    natsSubscription_Destroy(acks);
 }
 
 /* ---- the outbox ------------------------------------------------------------------------------ */
@@ -516,7 +351,7 @@ int main(void)
     store_open(&full_store, dir, "full", DB_SYNC_FULL);
 
     for (size_t round = 0; round < ROUNDS; round++) {
-        bench_raw_publish(&raw, stream_last(nats, "PUB"), &raw_rate);
+        bench_raw_publish(&raw, stream_last(nats, "PUB"), MESSAGES, PAYLOAD, &raw_rate);
         bench_drain(nats, dir, round, &nats_drain);
         bench_publish(nats, &nats_rate);
         bench_deliver(nats, &nats_deliver);
