@@ -10,8 +10,9 @@
 
 #define SECRET_FILE_MAX 65536 /* bytes read of a file that holds a secret */
 
-/* Variables of the whole process, which are no settings: which file to read, where to crash. */
-static const char *const process_variables[] = {"WAYBILL_CONFIG", "WAYBILL_CRASH"};
+/* Variables of the whole process, which are no settings: file to read, who acts, where to crash. */
+static const char *const process_variables[] = {"WAYBILL_CONFIG", "WAYBILL_OPERATOR",
+                                                "WAYBILL_CRASH"};
 
 /* One NAME=value of the environment. */
 struct variable {

@@ -8,6 +8,7 @@
 
 #include "cli_message.h"
 #include "cli_outbox.h"
+#include "cli_print.h"
 #include "service_json.h"
 
 wb_err service_cli_outbox_open(struct cli *cli, const struct db_options *options,
@@ -188,25 +189,6 @@ wb_err service_cli_outbox_status(struct cli *cli)
 
 /* ---- ls -------------------------------------------------------------------------------------- */
 
-static void json_time(struct wb_buf *out, const char *name, int64_t wall_ns)
-{
-    char time[32];
-
-    wb_buf_printf(out, ",\"%s\":", name);
-    if (wall_ns == 0) {
-        wb_buf_str(out, "null");
-        return;
-    }
-    wb_time_format(wall_ns, time);
-    wb_buf_printf(out, "\"%s\"", time);
-}
-
-static void json_text(struct wb_buf *out, const char *name, struct wb_str text)
-{
-    wb_buf_printf(out, ",\"%s\":", name);
-    wb_buf_json_str(out, text);
-}
-
 /* The members that ls and show share, without the closing brace. */
 static void print_row_json(struct wb_buf *out, const struct outbox_row *row)
 {
@@ -215,15 +197,15 @@ static void print_row_json(struct wb_buf *out, const struct outbox_row *row)
     wb_hex_encode(row->msg_id, WB_ID_SIZE, id);
     wb_buf_printf(out, "{\"id\":%" PRId64 ",\"msg_id\":\"%s\",\"state\":\"%s\"", row->id, id,
                   outbox_state_name(row->state));
-    json_text(out, "subject", row->subject);
-    json_text(out, "stream", row->stream);
-    json_text(out, "key", row->key);
-    json_time(out, "created", row->created_wall_ns);
-    json_time(out, "due", row->due_wall_ns);
-    json_time(out, "expires", row->expires_wall_ns);
+    service_cli_json_text(out, "subject", row->subject);
+    service_cli_json_text(out, "stream", row->stream);
+    service_cli_json_text(out, "key", row->key);
+    service_cli_json_time(out, "created", row->created_wall_ns);
+    service_cli_json_time(out, "due", row->due_wall_ns);
+    service_cli_json_time(out, "expires", row->expires_wall_ns);
     wb_buf_printf(out, ",\"attempts\":%u", row->attempts);
-    json_time(out, "next", row->next_wall_ns);
-    json_text(out, "error", row->error);
+    service_cli_json_time(out, "next", row->next_wall_ns);
+    service_cli_json_text(out, "error", row->error);
 }
 
 static bool print_row(void *ctx, const struct outbox_row *row)
@@ -327,41 +309,22 @@ static struct event_bus_delivery as_message(const struct outbox_row *row, const 
     return delivery;
 }
 
-static void text_field(struct wb_buf *out, const char *name, struct wb_str text)
-{
-    if (text.len == 0)
-        return;
-    wb_buf_printf(out, "%-8s ", name);
-    wb_buf_printable(out, text);
-    wb_buf_str(out, "\n");
-}
-
-static void text_time(struct wb_buf *out, const char *name, int64_t wall_ns)
-{
-    char time[32];
-
-    if (wall_ns == 0)
-        return;
-    wb_time_format(wall_ns, time);
-    wb_buf_printf(out, "%-8s %s\n", name, time);
-}
-
 static void show_text(struct wb_buf *out, const struct outbox_row *row, const char *id,
                       const struct message *msg)
 {
     wb_buf_printf(out, "row      %" PRId64 "\nid       %s\nstate    %s\n", row->id, id,
                   outbox_state_name(row->state));
-    text_field(out, "subject", row->subject);
-    text_field(out, "stream", row->stream);
-    text_field(out, "key", row->key);
-    text_time(out, "created", row->created_wall_ns);
-    text_time(out, "due", row->due_wall_ns);
-    text_time(out, "expires", row->expires_wall_ns);
+    service_cli_text_field(out, "subject", row->subject);
+    service_cli_text_field(out, "stream", row->stream);
+    service_cli_text_field(out, "key", row->key);
+    service_cli_text_time(out, "created", row->created_wall_ns);
+    service_cli_text_time(out, "due", row->due_wall_ns);
+    service_cli_text_time(out, "expires", row->expires_wall_ns);
     if (row->attempts > 0)
         wb_buf_printf(out, "tries    %u\n", row->attempts);
-    text_time(out, "next", row->next_wall_ns);
-    text_field(out, "error", row->error);
-    text_field(out, "trace", row->traceparent);
+    service_cli_text_time(out, "next", row->next_wall_ns);
+    service_cli_text_field(out, "error", row->error);
+    service_cli_text_field(out, "trace", row->traceparent);
     wb_buf_printf(out, "payload  %zu B\n", row->payload.len);
     service_cli_message_print(out, msg);
 }
@@ -376,7 +339,7 @@ static bool show_row(void *ctx, const struct outbox_row *row)
     struct event_bus_delivery delivery = as_message(row, id, headers);
     if (cli->json) {
         print_row_json(&cli->out, row);
-        json_text(&cli->out, "traceparent", row->traceparent);
+        service_cli_json_text(&cli->out, "traceparent", row->traceparent);
         wb_buf_str(&cli->out, ",\"message\":");
         service_delivery_json(&delivery, &cli->out);
         wb_buf_str(&cli->out, "}\n");

@@ -2,6 +2,8 @@
 #ifndef SERVICE_CLI_OUTBOX_H
 #define SERVICE_CLI_OUTBOX_H
 
+#include <waybill/db.h>
+
 #include "cli.h"
 
 /** Open the database of --db. WB_MISUSE when it is not given; else as db_open(). */

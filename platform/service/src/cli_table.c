@@ -26,6 +26,10 @@ const struct cli_option service_cli_globals[] = {
     {                                                                                              \
         "db", 0, "FILE", "the database that holds the outbox", NULL                                \
     }
+#define WHERE                                                                                      \
+    {                                                                                              \
+        "where", 0, "FILTER", "only those the filter means: 'age > 1h and reason ~ timeout'", NULL \
+    }
 #define RAW                                                                                        \
     {                                                                                              \
         "raw", 0, NULL, "payloads as they are, control bytes included", NULL                       \
@@ -68,6 +72,13 @@ static const struct cli_option outbox_show_options[] = {DB, RAW, {0}};
 static const struct cli_option outbox_run_options[] = {
     DB,
     {"once", 0, NULL, "publish what is there, print a summary, end", NULL},
+    {0},
+};
+static const struct cli_option operator_log_options[] = {
+    DB,
+    WHERE,
+    {"before", 0, "ID", "only entries older than this one", NULL},
+    {"limit", 0, "N", "at most N entries; default: 100", NULL},
     {0},
 };
 static const struct cli_option config_show_options[] = {
@@ -140,6 +151,12 @@ const struct cli_command service_cli_commands[] = {
      .options = outbox_run_options,
      .configured = true,
      .run = service_cli_outbox_run},
+    {.noun = "operator",
+     .verb = "log",
+     .usage = "--db FILE",
+     .help = "What was done by hand to the events of a file, by whom and why; the newest first",
+     .options = operator_log_options,
+     .run = service_cli_operator_log},
     {.noun = "doctor",
      .usage = "",
      .help = "What is wrong, and how to mend it; exit 1 when something is",
