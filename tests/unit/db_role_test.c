@@ -1,6 +1,7 @@
 /* Roles: one holder at a time, and none that is dead. */
 #include "test_support.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -87,6 +88,66 @@ static void db_role_of_a_killed_holder_is_free_at_once(void **state)
     assert_true(got_it);
 }
 
+static void db_role_whose_file_was_removed_is_opened_anew_and_free(void **state)
+{
+    struct db_role *stopped = NULL, *standby = NULL, *third = NULL;
+
+    (void)state;
+    assert_ok(db_role_open(path, &stopped, NULL));
+    assert_ok(db_role_open(path, &standby, NULL));
+    assert_ok(db_role_try(stopped, NULL));
+    assert_err(db_role_try(standby, NULL), WB_BUSY);
+    assert_int_equal(unlink(path), 0);
+    assert_ok(db_role_try(standby, NULL));
+    assert_ok(
+        db_role_try(stopped, NULL)); /* it believes in its role: its lock is of the old file */
+    db_role_release(stopped);
+    assert_err(db_role_try(stopped, NULL), WB_BUSY);
+    assert_ok(db_role_open(path, &third, NULL));
+    assert_err(db_role_try(third, NULL), WB_BUSY);
+    db_role_release(standby);
+    assert_ok(db_role_try(stopped, NULL));
+    db_role_close(stopped);
+    db_role_close(standby);
+    db_role_close(third);
+}
+
+static bool readable(struct db_role *role)
+{
+    struct pollfd one = {.fd = db_role_fd(role), .events = POLLIN};
+
+    return poll(&one, 1, 0) == 1;
+}
+
+static void db_role_descriptor_tells_of_release_death_and_removal(void **state)
+{
+    struct db_role *holder = NULL, *standby = NULL;
+
+    (void)state;
+    assert_ok(db_role_open(path, &holder, NULL));
+    assert_ok(db_role_open(path, &standby, NULL));
+    assert_ok(db_role_try(holder, NULL));
+    assert_true(db_role_fd(standby) >= 0);
+    assert_err(db_role_try(standby, NULL), WB_BUSY);
+    assert_false(readable(standby));
+    db_role_release(holder);
+    assert_true(readable(standby));
+    assert_ok(db_role_try(holder, NULL));
+    assert_err(db_role_try(standby, NULL), WB_BUSY);
+    assert_false(readable(standby));
+    db_role_close(holder); /* as the kernel does when its process ends */
+    assert_true(readable(standby));
+    assert_ok(db_role_try(standby, NULL));
+    assert_ok(db_role_open(path, &holder, NULL));
+    assert_true(db_role_fd(holder) >= 0);
+    assert_err(db_role_try(holder, NULL), WB_BUSY);
+    assert_int_equal(unlink(path), 0);
+    assert_true(readable(holder));
+    assert_ok(db_role_try(holder, NULL));
+    db_role_close(holder);
+    db_role_close(standby);
+}
+
 static void db_role_open_in_an_absent_directory_is_not_found(void **state)
 {
     struct db_role *role = NULL;
@@ -116,6 +177,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(db_role_has_one_holder_even_within_a_process),
         T(db_role_of_a_killed_holder_is_free_at_once),
+        T(db_role_whose_file_was_removed_is_opened_anew_and_free),
+        T(db_role_descriptor_tells_of_release_death_and_removal),
         T(db_role_open_in_an_absent_directory_is_not_found),
         T(db_role_open_refuses_a_symbolic_link),
 #undef T

@@ -240,7 +240,8 @@ static bool send_batch(struct outbox_publisher_lane *lane)
 {
     bool any = false;
 
-    while (!batch_empty(lane) && lane->verdict == OUTBOX_PUBLISHER_GOES_ON && window_open(lane)) {
+    while (!batch_empty(lane) && lane->verdict == OUTBOX_PUBLISHER_GOES_ON && window_open(lane) &&
+           !outbox_publisher_overtaken(lane)) {
         item_handle(lane, &lane->batch.items[lane->batch.next++]);
         any = true;
     }
@@ -351,6 +352,8 @@ bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
     lane->database_retry_mono_ns = 0;
     if (batch_sync(lane))
         did = send_batch(lane) || did;
+    if (lane->state != OUTBOX_PUBLISHER_DRAIN) /* overtaken */
+        return true;
     if (lane->verdict == OUTBOX_PUBLISHER_GOES_ON && lane->database_retry_mono_ns == 0)
         did = batch_fill(lane) || did;
     tick(lane, now);

@@ -6,7 +6,9 @@
 
 #include "outbox_publisher_private.h"
 
-#define STANDBY_EVERY_NS (5 * WB_MS)
+#define STANDBY_EVERY_NS (5 * WB_MS)   /* without a notice, and by hand */
+#define STANDBY_IDLE_NS  (100 * WB_MS) /* with one: only for what it may miss */
+#define STANDBY_SOON_NS  (200 * WB_US) /* after one: it comes a moment early */
 #define HALTED_EVERY_NS  (5 * WB_SEC)
 #define BACKOFF_MIN_NS   (50 * WB_MS)
 #define BACKOFF_MAX_NS   (2 * WB_SEC)
@@ -66,6 +68,23 @@ void outbox_publisher_lane_ours(struct outbox_publisher_lane *lane, const char *
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
+enum { STANDBY_SOON_TRIES = 10 };
+
+static int64_t standby_pause_ns(struct outbox_publisher_lane *lane)
+{
+    if (lane->standby_soon > 0) {
+        lane->standby_soon--;
+        return STANDBY_SOON_NS;
+    }
+    return lane->threaded && db_role_fd(lane->role) >= 0 ? STANDBY_IDLE_NS : STANDBY_EVERY_NS;
+}
+
+void outbox_publisher_standby_notice(struct outbox_publisher_lane *lane)
+{
+    lane->standby_soon = STANDBY_SOON_TRIES;
+    lane->retry_mono_ns = 0;
+}
+
 static bool standby(struct outbox_publisher_lane *lane)
 {
     struct wb_why why;
@@ -73,7 +92,7 @@ static bool standby(struct outbox_publisher_lane *lane)
 
     if (now < lane->retry_mono_ns)
         return false;
-    lane->retry_mono_ns = now + STANDBY_EVERY_NS;
+    lane->retry_mono_ns = now + standby_pause_ns(lane);
     wb_err err = db_role_try(lane->role, &why);
     if (err == WB_BUSY)
         return false;
@@ -87,6 +106,7 @@ static bool standby(struct outbox_publisher_lane *lane)
         return false;
     }
     lane->database_failures = 0;
+    lane->alive_mono_ns = now;
     if (lane->cursor.holder > 1 && lane->grace_ns == 0)
         lane->grace_ns = OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS;
     wb_log(WB_LOG_INFO, "outbox_publisher", "outbox=%s stream=%s holder=%" PRId64 " publishes",
@@ -258,7 +278,7 @@ static wb_err role_open(struct outbox_publisher_lane *lane, struct wb_why *why)
     struct wb_buf path = {0};
     wb_err err = WB_NOMEM;
 
-    wb_buf_printf(&path, "%s-%s-publisher", lane->publisher->path, lane->stream);
+    outbox_publisher_role_path(&path, lane->publisher->path, lane->stream);
     if (!path.failed)
         err = db_role_open(path.ptr, &lane->role, why);
     wb_buf_free(&path);

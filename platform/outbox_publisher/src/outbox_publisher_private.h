@@ -8,6 +8,7 @@
  * outbox_publisher_answer.c   what an answer means
  * outbox_publisher_route.c    which rows are this lane's
  * outbox_publisher_store.c    the database
+ * outbox_publisher_fence.c    overtaking one that does not move
  * outbox_publisher_wake.c     sleeping, and being woken
  */
 #ifndef OUTBOX_PUBLISHER_PRIVATE_H
@@ -108,6 +109,8 @@ struct outbox_publisher_lane {
     outbox_publisher_state state;
     char problem[512];
     int64_t retry_mono_ns; /* STANDBY, OUTAGE, HALTED: not before */
+    unsigned standby_soon; /* further tries after a notice that the role may be free */
+    int64_t alive_mono_ns; /* when it last knew that it is the holder, or looked at the clock */
     unsigned outages;      /* in a row, without an ack between */
     unsigned looks;        /* in a row, without an ack between */
     int64_t checked_mono_ns;
@@ -197,6 +200,8 @@ void outbox_publisher_lane_finish(struct outbox_publisher_lane *lane);
 /** The thread. */
 void *outbox_publisher_lane_main(void *lane);
 
+/** The role may be free now. */
+void outbox_publisher_standby_notice(struct outbox_publisher_lane *lane);
 /** Go to a state; text (may be NULL) says what keeps the lane from draining, and is logged when
  * new. */
 void outbox_publisher_lane_go(struct outbox_publisher_lane *lane, outbox_publisher_state state,
@@ -212,6 +217,13 @@ void outbox_publisher_lane_measured(struct outbox_publisher_lane *lane, int64_t 
 
 int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane);
 int64_t outbox_publisher_wall_ms(const struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_fence.c ---------------------------------------------------------------- */
+
+/** The role file of a stream's publisher. */
+void outbox_publisher_role_path(struct wb_buf *buf, const char *path, const char *stream);
+/** Away for so long that somebody may have taken over? false: still the holder, go on. */
+bool outbox_publisher_overtaken(struct outbox_publisher_lane *lane);
 
 /* ---- outbox_publisher_check.c ---------------------------------------------------------------- */
 

@@ -124,7 +124,7 @@ void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane)
 
 /* ---- sleeping -------------------------------------------------------------------------------- */
 
-enum { AT_FLIGHT, AT_WATCH, AT_SOCKET, AT_COUNT };
+enum { AT_FLIGHT, AT_WATCH, AT_SOCKET, AT_ROLE, AT_COUNT };
 
 static int64_t sleep_length(struct outbox_publisher_lane *lane, int64_t wait_ns)
 {
@@ -151,6 +151,8 @@ static void woken(struct outbox_publisher_lane *lane, const struct pollfd fds[AT
         wake_read(lane, fds[AT_SOCKET].fd);
         kicked = true;
     }
+    if ((fds[AT_ROLE].revents & POLLIN) != 0)
+        outbox_publisher_standby_notice(lane);
     if (ready == 0 && lane->rechecks == 0)
         watch_arm(lane); /* the log may have been replaced without a notice */
     if (ready == 0 || kicked || (fds[AT_WATCH].revents & POLLIN) != 0)
@@ -162,12 +164,14 @@ static void woken(struct outbox_publisher_lane *lane, const struct pollfd fds[AT
 void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns)
 {
     bool draining = lane->state == OUTBOX_PUBLISHER_DRAIN;
+    bool standby = lane->state == OUTBOX_PUBLISHER_STANDBY;
     /* At the first re-check the watch is left out: a busy log would wake us without end. */
     bool watch = draining && lane->rechecks != 1;
     struct pollfd fds[AT_COUNT] = {
         [AT_FLIGHT] = {.fd = outbox_publisher_flight_fd(lane->flight), .events = POLLIN},
         [AT_WATCH] = {.fd = watch ? lane->watch_fd : -1, .events = POLLIN},
         [AT_SOCKET] = {.fd = draining ? wake_socket(lane) : -1, .events = POLLIN},
+        [AT_ROLE] = {.fd = standby ? db_role_fd(lane->role) : -1, .events = POLLIN},
     };
     int64_t length = sleep_length(lane, wait_ns);
     const struct timespec timeout = {.tv_sec = length / WB_SEC, .tv_nsec = length % WB_SEC};

@@ -149,6 +149,7 @@ wb_err service_cli_outbox_ls(struct cli *cli);
 wb_err service_cli_outbox_show(struct cli *cli);
 wb_err service_cli_outbox_run(struct cli *cli);
 wb_err service_cli_operator_log(struct cli *cli);
+wb_err service_cli_outbox_fence(struct cli *cli);
 wb_err service_cli_doctor(struct cli *cli);
 wb_err service_cli_config_show(struct cli *cli);
 wb_err service_cli_version(struct cli *cli);

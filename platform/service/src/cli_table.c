@@ -81,6 +81,11 @@ static const struct cli_option operator_log_options[] = {
     {"limit", 0, "N", "at most N entries; default: 100", NULL},
     {0},
 };
+static const struct cli_option outbox_fence_options[] = {
+    DB,
+    {"stream", 0, "NAME", "the stream whose publisher does not move", NULL},
+    {0},
+};
 static const struct cli_option config_show_options[] = {
     {"origin", 0, NULL, "where each value comes from", NULL},
     {0},
@@ -157,6 +162,12 @@ const struct cli_command service_cli_commands[] = {
      .help = "What was done by hand to the events of a file, by whom and why; the newest first",
      .options = operator_log_options,
      .run = service_cli_operator_log},
+    {.noun = "outbox",
+     .verb = "fence",
+     .usage = "--db FILE --stream NAME",
+     .help = "Put out a publisher that is stopped or hangs: who stands by takes over",
+     .options = outbox_fence_options,
+     .run = service_cli_outbox_fence},
     {.noun = "doctor",
      .usage = "",
      .help = "What is wrong, and how to mend it; exit 1 when something is",

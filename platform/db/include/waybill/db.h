@@ -134,6 +134,10 @@ void db_checkpointer_stop(struct db_checkpointer *checkpointer);
 /*
  * A role is a lock file beside the database, held by an OFD lock that the kernel frees the moment
  * its holder dies. One holder at a time over all processes of a host.
+ *
+ * A holder that is stopped, yet alive, keeps the lock. Then somebody removes the file: those who
+ * wait notice that what they have open is no longer what the path names, and open it anew. The old
+ * holder still believes in its role, so whatever it may do must be guarded by more than the lock.
  */
 struct db_role;
 
@@ -141,8 +145,19 @@ struct db_role;
 wb_err db_role_open(const char *path, struct db_role **ret_role, struct wb_why *why);
 void db_role_close(struct db_role *role);
 
-/** Take it without waiting: WB_BUSY when somebody else has it. A standby tries every 5 ms. */
+/**
+ * Take it without waiting: WB_BUSY when somebody else has it. A file that was removed or replaced
+ * since is opened anew first, and made if absent: WB_NOT_FOUND, WB_DENIED, WB_IO. WB_OK when it is
+ * held already, even if the file was removed meanwhile.
+ */
 wb_err db_role_try(struct db_role *role, struct wb_why *why);
+
+/**
+ * A descriptor that is readable when it is worth trying again: the holder has let go or died, or
+ * the file was removed. It says so a moment before the lock is free, so try a few times. Do not
+ * read it; db_role_try() does. -1 when the system gives none: then try every few milliseconds.
+ */
+int db_role_fd(struct db_role *role);
 
 /** Let it go; does nothing when it is not held. */
 void db_role_release(struct db_role *role);

@@ -59,6 +59,19 @@ void outbox_publisher_stop(struct outbox_publisher *publisher);
  */
 void outbox_publisher_abandon(struct outbox_publisher *publisher);
 
+/**
+ * Put out a publisher that is stopped or hangs, and so keeps its role: whoever stands by takes over
+ * at once, in this process or another. For one that is dead nothing needs to be done. The one put
+ * out writes nothing any more; when it moves again it notices, and stands by. The act stands in the
+ * operator log.
+ *
+ * @param path  the database, by the name its publisher was started with: the role file is beside
+ * it.
+ * @return WB_NOT_FOUND (no such file, no outbox, nobody ever published to the stream), WB_BUSY (it
+ *         was stopped inside a transaction: only ending it helps), WB_DENIED, WB_IO.
+ */
+wb_err outbox_publisher_fence(const char *path, const char *stream, struct wb_why *why);
+
 /** Manual mode: one step of every stream's machine; true if anything was done. */
 bool outbox_publisher_step(struct outbox_publisher *publisher);
 
