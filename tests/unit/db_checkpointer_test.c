@@ -2,11 +2,13 @@
 #include "test_support.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <waybill/db.h>
@@ -121,7 +123,7 @@ static void db_checkpointer_waits_for_a_reader_and_then_empties_the_log(void **s
     db_close(reader);
 }
 
-enum { WRITERS = 2, SHRINKS = 3 };
+enum { WRITERS = 4, SHRINKS = 6, LIMIT_MIB = 64 };
 
 static atomic_bool writers_end;
 
@@ -156,7 +158,8 @@ static bool has_shrunk_often(void *ctx)
     return watch->shrinks >= SHRINKS;
 }
 
-static void db_checkpointer_makes_a_gap_under_writers_that_never_rest(void **state)
+/* Returns the largest size the log had while it shrank SHRINKS times. */
+static int64_t largest_log_under_load(void)
 {
     const struct db_options options = {.sync = DB_SYNC_NORMAL, .busy_timeout_ns = 60 * WB_SEC};
     struct watch watch = {0};
@@ -164,9 +167,7 @@ static void db_checkpointer_makes_a_gap_under_writers_that_never_rest(void **sta
     struct db *own[WRITERS];
     intptr_t failed = WB_OK;
 
-    (void)state;
     atomic_store(&writers_end, false);
-    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
     for (int i = 0; i < WRITERS; i++) {
         own[i] = NULL;
         assert_ok(db_open(path, &options, &own[i], NULL));
@@ -183,7 +184,96 @@ static void db_checkpointer_makes_a_gap_under_writers_that_never_rest(void **sta
     print_message("largest log: %lld MiB\n", (long long)(watch.largest / MIB));
     assert_int_equal(failed, WB_OK);
     assert_true(shrunk);
+    return watch.largest;
+}
+
+static void db_checkpointer_bounds_the_log_under_writers_that_never_rest(void **state)
+{
+    (void)state;
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    assert_true(largest_log_under_load() <= LIMIT_MIB * MIB);
     assert_true(test_wait(wal_is_empty, NULL, 10000));
+}
+
+static void db_commit_bounds_the_log_where_no_checkpointer_runs(void **state)
+{
+    (void)state;
+    assert_true(largest_log_under_load() <= LIMIT_MIB * MIB);
+}
+
+/* ---- a reader that never ends ---------------------------------------------------------------- */
+
+/* In a process of its own: opens a snapshot, says so, and keeps it. */
+static void read_for_ever(int say)
+{
+    struct db *own = NULL;
+    struct sqlite3_stmt *stmt = NULL;
+
+    if (db_open(path, NULL, &own, NULL) == WB_OK &&
+        db_prepare(own, "SELECT x FROM t", &stmt, NULL) == WB_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW && write(say, "r", 1) == 1)
+        pause();
+    _exit(1);
+}
+
+static pid_t start_reader(void)
+{
+    int ends[2];
+    char said;
+
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        read_for_ever(ends[1]);
+    close(ends[1]);
+    assert_int_equal(read(ends[0], &said, 1), 1);
+    close(ends[0]);
+    return pid;
+}
+
+static bool is_alarmed(void *ctx)
+{
+    struct db_checkpointer_health *health = ctx;
+
+    db_checkpointer_health(checkpointer, health);
+    return health->problem[0] != '\0' && health->reader_age_ns >= WB_SEC;
+}
+
+static bool is_well(void *ctx)
+{
+    struct db_checkpointer_health *health = ctx;
+
+    db_checkpointer_health(checkpointer, health);
+    return health->problem[0] == '\0' && health->reader_age_ns == 0 && health->reader_pid == 0;
+}
+
+static void db_checkpointer_names_the_reader_that_never_ends(void **state)
+{
+    struct db_checkpointer_health health;
+    struct observe_series *age = observe_series(observe, OBSERVE_DB_OLDEST_READER, "test.db");
+    char pid_text[24];
+
+    (void)state;
+    assert_ok(db_exec(db, "INSERT INTO t VALUES(1)", NULL));
+    pid_t pid = start_reader();
+    assert_ok(db_checkpointer_start(path, observe, &checkpointer, NULL));
+    assert_ok(write_mib(db, LIMIT_MIB + 6));
+    bool alarmed = test_wait(is_alarmed, &health, 20000);
+    print_message("%s\n", health.problem);
+    snprintf(pid_text, sizeof(pid_text), "process %d ", (int)pid);
+    int64_t age_seen = observe_value(age);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+
+    assert_true(alarmed);
+    assert_int_equal(health.reader_pid, pid);
+    assert_non_null(strstr(health.problem, pid_text));
+    assert_true(health.wal_bytes > LIMIT_MIB * MIB);
+    assert_true(health.reader_age_ns >= WB_SEC);
+    assert_true(age_seen >= WB_SEC);
+    assert_true(test_wait(wal_is_empty, NULL, 20000));
+    assert_true(test_wait(is_well, &health, 10000));
 }
 
 static void db_checkpointer_of_no_database_is_corrupt(void **state)
@@ -229,7 +319,9 @@ int main(void)
         T(db_checkpointer_empties_the_log_after_a_second_of_quiet),
         T(db_checkpointer_takes_over_what_an_earlier_process_left),
         T(db_checkpointer_waits_for_a_reader_and_then_empties_the_log),
-        T(db_checkpointer_makes_a_gap_under_writers_that_never_rest),
+        T(db_checkpointer_bounds_the_log_under_writers_that_never_rest),
+        T(db_commit_bounds_the_log_where_no_checkpointer_runs),
+        T(db_checkpointer_names_the_reader_that_never_ends),
         T(db_checkpointer_of_no_database_is_corrupt),
         T(db_checkpointer_idle_costs_almost_no_processor_time),
 #undef T

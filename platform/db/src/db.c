@@ -1,4 +1,4 @@
-#include "db_internal.h"
+#include "db_log.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -202,8 +202,10 @@ wb_err db_open(const char *path, const struct db_options *options, struct db **r
     db->busy_timeout_ns =
         options->busy_timeout_ns > 0 ? options->busy_timeout_ns : BUSY_TIMEOUT_MS * WB_MS;
     db->path = wb_str_dup(wb_str(path));
-    wb_err err = db->path != NULL ? db_setup(db, options, why)
-                                  : wb_fail(why, WB_NOMEM, "out of memory opening %s", path);
+    db->wal_path = db_path_with(path, "-wal");
+    wb_err err = db->path != NULL && db->wal_path != NULL
+                     ? db_setup(db, options, why)
+                     : wb_fail(why, WB_NOMEM, "out of memory opening %s", path);
     if (err != WB_OK) {
         db_close(db);
         return err;
@@ -224,6 +226,7 @@ void db_close(struct db *db)
     }
     db_lock_close(&db->queue);
     free(db->path);
+    free(db->wal_path);
     free(db);
 }
 
@@ -351,6 +354,8 @@ wb_err db_commit(struct db *db, struct wb_why *why)
                           "the outcome of a commit in %s is unknown: %s (SQLite code %d); read "
                           "back what it wrote before doing it again",
                           db->path, sqlite3_errmsg(db->handle), code);
+    } else {
+        db_log_bound(db);
     }
     db_rollback(db);
     return err;

@@ -225,10 +225,21 @@ static bool consumer_ready(const struct module_consumer *self, struct wb_buf *ou
     return well;
 }
 
+/* A log that cannot be emptied slows everybody down, yet all work goes on: ready, with a word. */
+static void database_tell(struct service_module *self, struct wb_buf *out)
+{
+    struct db_checkpointer_health health;
+
+    db_checkpointer_health(self->checkpointer, &health);
+    if (health.problem[0] != '\0')
+        wb_buf_printf(out, "[!]database %s: %s\n", self->module->name, health.problem);
+}
+
 bool service_module_ready(struct service_module *self, struct wb_buf *out)
 {
     bool ready = publisher_ready(self, out);
 
+    database_tell(self, out);
     for (size_t i = 0; i < self->module->subscription_count; i++)
         ready = consumer_ready(&self->consumers[i], out) && ready;
     return ready;

@@ -119,8 +119,11 @@ wb_err db_barrier_sync(struct db_barrier *barrier, struct wb_why *why);
 
 /*
  * One thread per database file: PASSIVE when the log passes 4 MiB or after 1 s of quiet, TRUNCATE
- * in gaps without readers or past 32 MiB, a warning past 64 MiB. Without one the log grows until
- * the last connection is closed.
+ * in gaps without readers. Past 16 MiB it makes such a gap: it goes first in the write queue and
+ * holds it while the rest of the log is copied. A writer whose commit leaves the log over 44 MiB
+ * empties it itself, with or without this thread. So the log's file stays within 64 MiB, but for
+ * transactions of over 20 MiB, writers that do not use db_begin(), and readers whose snapshot is
+ * kept open: from 64 MiB on the oldest of those is named.
  */
 struct db_checkpointer;
 
@@ -128,6 +131,17 @@ wb_err db_checkpointer_start(const char *path, struct observe *observe,
                              struct db_checkpointer **ret_checkpointer, struct wb_why *why);
 /** End its thread and free it. NULL does nothing. */
 void db_checkpointer_stop(struct db_checkpointer *checkpointer);
+
+struct db_checkpointer_health {
+    int64_t wal_bytes;     /* size of the log's file */
+    int64_t reader_age_ns; /* of the oldest snapshot the log is kept for; 0: none */
+    int reader_pid;        /* whose it is, once it is a second old; 0: unknown */
+    char problem[256];     /* for people, while the log is over 64 MiB; else "" */
+};
+
+/** As of its last look, up to 100 ms ago. Any thread. */
+void db_checkpointer_health(struct db_checkpointer *checkpointer,
+                            struct db_checkpointer_health *ret_health);
 
 /* ---- exclusive roles ------------------------------------------------------------------------- */
 

@@ -58,6 +58,8 @@ extern "C" {
     X(CONSUMER_PARKED, "waybill_consumer_parked_total", COUNTER, "consumer",                       \
       "Events set aside after too many failures")                                                  \
     X(DB_WAL_BYTES, "waybill_db_wal_bytes", GAUGE, "db", "Size of the write-ahead log")            \
+    X(DB_OLDEST_READER, "waybill_db_oldest_reader_seconds", GAUGE, "db",                           \
+      "Age of the oldest snapshot that keeps the write-ahead log from being emptied; 0: none")     \
     X(DB_CHECKPOINTS, "waybill_db_checkpoints_total", COUNTER, "db", "Checkpoints run")            \
     X(HTTP_REQUESTS, "waybill_http_requests_total", COUNTER, "status", "Requests by status")       \
     X(HTTP_REFUSED, "waybill_http_refused_total", COUNTER, "reason",                               \
