@@ -163,6 +163,33 @@ static void insert_of_others_reaches_the_handler_soon(void **state)
     assert_fast(latencies, "noticed by the log");
 }
 
+struct sleepers {
+    struct outbox_wake_page *page;
+    uint64_t seen;
+};
+
+static bool both_sleep(void *ctx)
+{
+    struct sleepers *sleepers = ctx;
+
+    sleepers->seen |= outbox_wake_take(sleepers->page);
+    return sleepers->seen == 3;
+}
+
+static void sleeping_lanes_each_say_so_in_a_slot_of_their_own(void **state)
+{
+    struct live *live = *state;
+    struct sleepers sleepers = {.seen = 0};
+
+    live_open(live);
+    fixture_declare(live->f.bus, "B", "b.>");
+    live->f.options.stream_count = 2;
+    assert_ok(outbox_wake_open(live->f.path, &sleepers.page, NULL));
+    fixture_start(&live->f);
+    assert_true(test_wait(both_sleep, &sleepers, 10000));
+    outbox_wake_close(sleepers.page);
+}
+
 static void rows_of_the_sqlite3_shell_are_published(void **state)
 {
     struct live *live = *state;
@@ -297,9 +324,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, live_setup, live_teardown)
-        T(standby_takes_over_from_a_killed_process),    T(enqueue_reaches_the_handler_at_once),
-        T(insert_of_others_reaches_the_handler_soon),   T(rows_of_the_sqlite3_shell_are_published),
-        T(idle_publisher_costs_next_to_nothing),        T(stop_marks_what_is_acknowledged),
+        T(sleeping_lanes_each_say_so_in_a_slot_of_their_own),
+        T(standby_takes_over_from_a_killed_process),
+        T(enqueue_reaches_the_handler_at_once),
+        T(insert_of_others_reaches_the_handler_soon),
+        T(rows_of_the_sqlite3_shell_are_published),
+        T(idle_publisher_costs_next_to_nothing),
+        T(stop_marks_what_is_acknowledged),
         T(writers_and_outages_lose_and_double_nothing),
     };
     return cmocka_run_group_tests_name("outbox_publisher_threads", tests, NULL, NULL);

@@ -18,10 +18,9 @@ struct outbox {
     struct sqlite3_stmt *insert;
     struct wb_buf headers; /* kept between calls, so that the usual event allocates nothing */
     struct outbox_envelope envelope;
-    struct sockaddr_un address; /* of the publisher */
-    socklen_t address_length;
-    int socket;   /* -1: none; then the publisher notices by itself */
-    bool written; /* since the last wake */
+    struct outbox_wake_page *page; /* NULL: none; then the publisher notices by itself */
+    int socket;                    /* -1: none */
+    bool written;                  /* since the last wake */
 };
 
 static const char insert_sql[] =
@@ -70,13 +69,12 @@ static wb_err connection_check(struct sqlite3 *handle, struct wb_why *why)
     return WB_OK;
 }
 
-/* Waking is a courtesy: without a socket the publisher finds the rows a moment later. */
+/* Waking is a courtesy: without page or socket the publisher finds the rows a moment later. */
 static void wake_open(struct outbox *self)
 {
-    const char *path = sqlite3_db_filename(self->handle, "main");
-
-    if (outbox_wake_address(path, &self->address, &self->address_length, NULL) == WB_OK)
-        self->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    self->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (self->socket >= 0)
+        (void)outbox_wake_open(sqlite3_db_filename(self->handle, "main"), &self->page, NULL);
 }
 
 wb_err outbox_attach(struct sqlite3 *handle, struct outbox **ret_outbox, struct wb_why *why)
@@ -113,6 +111,7 @@ void outbox_detach(struct outbox *outbox)
         return;
     if (outbox->socket >= 0)
         (void)close(outbox->socket);
+    outbox_wake_close(outbox->page);
     (void)sqlite3_finalize(outbox->insert);
     wb_buf_free(&outbox->headers);
     free(outbox);
@@ -212,6 +211,18 @@ wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
     return WB_OK;
 }
 
+/* Nobody listening, or a full queue: a wake-up is not needed, or due already. */
+static void wake_slot(const struct outbox *self, unsigned slot)
+{
+    struct sockaddr_un address;
+    socklen_t length;
+
+    if (outbox_wake_address(sqlite3_db_filename(self->handle, "main"), slot, &address, &length,
+                            NULL) == WB_OK)
+        (void)sendto(self->socket, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL,
+                     (const struct sockaddr *)&address, length);
+}
+
 void outbox_wake(struct outbox *outbox)
 {
     assert(outbox != NULL);
@@ -219,7 +230,8 @@ void outbox_wake(struct outbox *outbox)
     if (!outbox->written)
         return;
     outbox->written = false;
-    if (outbox->socket >= 0) /* nobody listening, or a full queue: a wake-up is not needed or due */
-        (void)sendto(outbox->socket, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL,
-                     (const struct sockaddr *)&outbox->address, outbox->address_length);
+    uint64_t sleepers = outbox->page != NULL ? outbox_wake_take(outbox->page) : 0;
+    for (unsigned slot = 0; sleepers != 0 && slot < OUTBOX_WAKE_SLOTS; slot++)
+        if ((sleepers >> slot & 1) != 0)
+            wake_slot(outbox, slot);
 }

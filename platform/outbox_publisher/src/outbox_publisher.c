@@ -79,8 +79,7 @@ static void publisher_free(struct outbox_publisher *self)
 {
     for (size_t i = 0; i < self->lane_count; i++)
         outbox_publisher_lane_destroy(self->lanes[i]);
-    if (self->wake_socket >= 0)
-        (void)close(self->wake_socket);
+    outbox_wake_close(self->wake_page);
     (void)pthread_cond_destroy(&self->progress);
     (void)pthread_mutex_destroy(&self->mutex);
     free(self->name);
@@ -120,7 +119,6 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     self->ack_timeout_ns = options->ack_timeout_ns > 0 ? options->ack_timeout_ns : ACK_TIMEOUT_NS;
     self->max_attempts = options->max_attempts > 0 ? options->max_attempts : ATTEMPTS_DEFAULT;
     self->manual = options->manual;
-    self->wake_socket = -1;
     self->path = wb_str_dup(wb_str(options->path));
     self->name = wb_str_dup(wb_str(options->name != NULL ? options->name : file));
     if (self->path == NULL || self->name == NULL) {
@@ -198,8 +196,11 @@ wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
         publisher_free(self);
         return err;
     }
-    if (!self->manual)
+    if (!self->manual) {
+        /* Without it (a full disk) the lanes notice a row by the log it is written to. */
+        (void)outbox_wake_open(self->path, &self->wake_page, NULL);
         err = lanes_start(self, why);
+    }
     if (err != WB_OK) {
         outbox_publisher_stop(self);
         return err;

@@ -315,7 +315,7 @@ wb_err outbox_publisher_lane_create(struct outbox_publisher *publisher, size_t i
     lane->index = index;
     (void)snprintf(lane->stream, sizeof(lane->stream), "%s", stream);
     lane->clock = publisher->clock;
-    lane->watch_fd = lane->watch_wd = -1;
+    lane->watch_fd = lane->watch_wd = lane->wake_fd = -1;
     wb_rng_seed(&lane->rng, seed + index);
     wb_err err = lane_setup(lane, why);
     if (err != WB_OK) {

@@ -160,6 +160,10 @@ struct outbox_publisher_lane {
     int watch_fd; /* inotify on the write-ahead log; -1: none */
     int watch_wd; /* -1: none */
     unsigned rechecks;
+    int wake_fd;                /* where outbox_wake() of others arrives; -1: none */
+    unsigned wake_slot;         /* that of wake_fd */
+    int64_t wake_retry_mono_ns; /* without one: do not try before */
+    bool announced;             /* writers know that we sleep */
 };
 
 struct outbox_publisher {
@@ -178,8 +182,7 @@ struct outbox_publisher {
     pthread_mutex_t mutex;
     pthread_cond_t progress; /* some lane's done_id has moved */
     struct outbox_publisher_report reports[OUTBOX_PUBLISHER_STREAMS_MAX]; /* guarded by mutex */
-    int wake_socket;            /* guarded by mutex; -1: another process listens */
-    int64_t wake_retry_mono_ns; /* guarded by mutex */
+    struct outbox_wake_page *wake_page;                                   /* constant; NULL: none */
 };
 
 /* ---- outbox_publisher.c ---------------------------------------------------------------------- */

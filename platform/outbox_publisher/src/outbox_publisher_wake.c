@@ -1,9 +1,10 @@
 /*
  * Sleeping until there is something to do.
  *
- * Fastest is the datagram that outbox_wake() sends after COMMIT. Writers that know nothing of us
- * are noticed by the write-ahead log they write to; that notice comes before their commit can be
- * seen, so an empty look is repeated a little later. And once a second the lane looks by itself.
+ * Fastest is the datagram that outbox_wake() sends after COMMIT to those who said that they sleep.
+ * Writers that know nothing of us are noticed by the write-ahead log they write to; that notice
+ * comes before their commit can be seen, so an empty look is repeated a little later. And once a
+ * second the lane looks by itself.
  */
 #include <errno.h>
 #include <poll.h>
@@ -50,7 +51,9 @@ void outbox_publisher_watch_close(struct outbox_publisher_lane *lane)
 {
     if (lane->watch_fd >= 0)
         (void)close(lane->watch_fd);
-    lane->watch_fd = -1;
+    if (lane->wake_fd >= 0)
+        (void)close(lane->wake_fd);
+    lane->watch_fd = lane->wake_fd = -1;
 }
 
 static void watch_read(struct outbox_publisher_lane *lane)
@@ -72,12 +75,12 @@ static void watch_read(struct outbox_publisher_lane *lane)
 
 /* ---- the datagram socket --------------------------------------------------------------------- */
 
-static int socket_bind(const char *path)
+static int socket_bind(const char *path, unsigned slot)
 {
     struct sockaddr_un address;
     socklen_t length;
 
-    if (outbox_wake_address(path, &address, &length, NULL) != WB_OK)
+    if (outbox_wake_address(path, slot, &address, &length, NULL) != WB_OK)
         return -1;
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, length) != 0) {
@@ -87,33 +90,47 @@ static int socket_bind(const char *path)
     return fd;
 }
 
-/* One socket for all lanes of all publishers of the file: taken when it is free. */
-static int wake_socket(struct outbox_publisher_lane *lane)
+/* A slot of one's own, the first that is free: other lanes, and other processes, have theirs. */
+static void slot_take(struct outbox_publisher_lane *lane)
 {
-    struct outbox_publisher *publisher = lane->publisher;
     int64_t now = outbox_publisher_now_ns(lane);
 
-    if (lane->state == OUTBOX_PUBLISHER_STANDBY) /* leave it to the one who publishes */
-        return -1;
-    pthread_mutex_lock(&publisher->mutex);
-    if (publisher->wake_socket < 0 && now >= publisher->wake_retry_mono_ns) {
-        publisher->wake_socket = socket_bind(publisher->path);
-        publisher->wake_retry_mono_ns = now + BIND_AGAIN_NS;
+    if (lane->wake_fd >= 0 || now < lane->wake_retry_mono_ns)
+        return;
+    lane->wake_retry_mono_ns = now + BIND_AGAIN_NS;
+    for (unsigned slot = 0; lane->wake_fd < 0 && slot < OUTBOX_WAKE_SLOTS; slot++) {
+        lane->wake_fd = socket_bind(lane->publisher->path, slot);
+        lane->wake_slot = slot;
     }
-    int fd = publisher->wake_socket;
-    pthread_mutex_unlock(&publisher->mutex);
-    return fd;
 }
 
-static void wake_read(struct outbox_publisher_lane *lane, int fd)
+static void datagrams_read(int fd)
 {
     char byte[16];
 
     while (recv(fd, byte, sizeof(byte), MSG_DONTWAIT) >= 0)
         continue;
-    for (size_t i = 0; i < lane->publisher->lane_count; i++)
-        if (i != lane->index)
-            outbox_publisher_lane_kick(lane->publisher->lanes[i]);
+}
+
+/* true: writers were told just now that we sleep, and the table is to be looked at once more. */
+static bool announce(struct outbox_publisher_lane *lane)
+{
+    if (lane->publisher->wake_page == NULL || lane->announced || !lane->dry)
+        return false;
+    slot_take(lane);
+    if (lane->wake_fd < 0)
+        return false;
+    outbox_wake_sleeping(lane->publisher->wake_page, lane->wake_slot);
+    lane->announced = true;
+    lane->dry = false;
+    return true;
+}
+
+static void announce_end(struct outbox_publisher_lane *lane)
+{
+    if (lane->announced)
+        outbox_wake_awake(lane->publisher->wake_page, lane->wake_slot);
+    lane->announced = false;
 }
 
 void outbox_publisher_lane_kick(struct outbox_publisher_lane *lane)
@@ -148,13 +165,15 @@ static void woken(struct outbox_publisher_lane *lane, const struct pollfd fds[AT
         lane->rechecks = 1;
     }
     if ((fds[AT_SOCKET].revents & POLLIN) != 0) {
-        wake_read(lane, fds[AT_SOCKET].fd);
+        datagrams_read(fds[AT_SOCKET].fd);
         kicked = true;
     }
     if ((fds[AT_ROLE].revents & POLLIN) != 0)
         outbox_publisher_standby_notice(lane);
     if (ready == 0 && lane->rechecks == 0)
         watch_arm(lane); /* the log may have been replaced without a notice */
+    if (kicked || (fds[AT_WATCH].revents & POLLIN) != 0)
+        announce_end(lane);
     if (ready == 0 || kicked || (fds[AT_WATCH].revents & POLLIN) != 0)
         lane->dry = false;
     if (ready == 0 && lane->rechecks > RECHECKS)
@@ -165,19 +184,22 @@ void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns)
 {
     bool draining = lane->state == OUTBOX_PUBLISHER_DRAIN;
     bool standby = lane->state == OUTBOX_PUBLISHER_STANDBY;
+
+    if (atomic_load(&lane->stop) && lane->state != OUTBOX_PUBLISHER_STOPPING)
+        return;
+    if (draining && announce(lane))
+        return;
     /* At the first re-check the watch is left out: a busy log would wake us without end. */
     bool watch = draining && lane->rechecks != 1;
     struct pollfd fds[AT_COUNT] = {
         [AT_FLIGHT] = {.fd = outbox_publisher_flight_fd(lane->flight), .events = POLLIN},
         [AT_WATCH] = {.fd = watch ? lane->watch_fd : -1, .events = POLLIN},
-        [AT_SOCKET] = {.fd = draining ? wake_socket(lane) : -1, .events = POLLIN},
+        [AT_SOCKET] = {.fd = draining ? lane->wake_fd : -1, .events = POLLIN},
         [AT_ROLE] = {.fd = standby ? db_role_fd(lane->role) : -1, .events = POLLIN},
     };
     int64_t length = sleep_length(lane, wait_ns);
     const struct timespec timeout = {.tv_sec = length / WB_SEC, .tv_nsec = length % WB_SEC};
 
-    if (atomic_load(&lane->stop) && lane->state != OUTBOX_PUBLISHER_STOPPING)
-        return;
     if (!outbox_publisher_flight_sleep(lane->flight))
         return;
     int ready = ppoll(fds, AT_COUNT, &timeout, NULL);

@@ -9,6 +9,9 @@
  *
  * A struct outbox belongs to one sqlite3 connection and is used by whoever uses that connection.
  * The connection is the caller's: it is never opened, closed, committed or rolled back here.
+ *
+ * Files     Beside the database path-wake is made, one page that tells which publishers sleep. It
+ *           may be deleted while nobody has the database open.
  */
 #ifndef WAYBILL_OUTBOX_H
 #define WAYBILL_OUTBOX_H
@@ -64,8 +67,9 @@ wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
                       struct outbox_receipt *ret_receipt, struct wb_why *why);
 
 /**
- * Call after COMMIT: wakes the publisher at once, in whatever process it runs. Costs one datagram,
- * none when nothing was enqueued since the last call. Forgetting it costs a little time only.
+ * Call after COMMIT: wakes the publisher at once, in whatever process it runs. Costs a datagram only
+ * when a publisher sleeps, and nothing when nothing was enqueued since the last call. Forgetting it
+ * costs a little time only.
  */
 void outbox_wake(struct outbox *outbox);
 

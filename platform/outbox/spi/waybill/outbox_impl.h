@@ -49,13 +49,41 @@ typedef enum outbox_exception_state {
 const char *outbox_exception_state_name(outbox_exception_state state);
 bool outbox_exception_state_parse(struct wb_str name, outbox_exception_state *ret_state);
 
-/**
- * Where the publisher of a database file listens for wake-ups: an abstract datagram socket, named
- * by the file's device and inode so that every process finds it. WB_IO when path cannot be looked
- * at.
+/* ---- wake-ups -------------------------------------------------------------------------------- */
+
+/*
+ * A publisher that runs out of rows sleeps. Who commits a row then wakes it, in whatever process,
+ * and pays nothing while it is awake: beside the database lies a page of shared memory, the file
+ * path-wake (mode 0600), that tells who sleeps. Each sleeper has a slot of its own, and in it a
+ * datagram socket that the kernel takes back when its owner dies.
+ *
+ * To sleep: outbox_wake_sleeping(), look at the table once more, wait for a datagram. To wake:
+ * after COMMIT send one byte to each slot outbox_wake_take() names. The page may be missing, lost
+ * or stale: then a publisher notices the row by the write-ahead log, or within a second.
  */
-wb_err outbox_wake_address(const char *path, struct sockaddr_un *ret_address, socklen_t *ret_length,
-                           struct wb_why *why);
+struct outbox_wake_page;
+
+#define OUTBOX_WAKE_SLOTS 64
+
+/** Made when absent, always beside path. WB_IO, WB_DISK_FULL, WB_NOMEM. */
+wb_err outbox_wake_open(const char *path, struct outbox_wake_page **ret_page, struct wb_why *why);
+/** NULL does nothing. */
+void outbox_wake_close(struct outbox_wake_page *page);
+
+/** From now on the next writer sends a datagram to this slot. */
+void outbox_wake_sleeping(struct outbox_wake_page *page, unsigned slot);
+/** Nobody needs to any more. */
+void outbox_wake_awake(struct outbox_wake_page *page, unsigned slot);
+/** The slots to wake, as bits; the caller is the one to do it. */
+uint64_t outbox_wake_take(struct outbox_wake_page *page);
+
+/**
+ * Where the sleeper in a slot listens: an abstract datagram socket, named by the device and inode
+ * of the database so that every process finds it. Who has bound it owns the slot. WB_IO when path
+ * cannot be looked at.
+ */
+wb_err outbox_wake_address(const char *path, unsigned slot, struct sockaddr_un *ret_address,
+                           socklen_t *ret_length, struct wb_why *why);
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
