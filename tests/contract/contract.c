@@ -39,6 +39,8 @@ static bool can_run(const struct contract_bus *kind, const struct contract_case 
         missing = "needs a bus that several handles share";
     else if (one->needs_server && kind->lose_server == NULL)
         missing = "needs a server that may be killed";
+    else if (one->needs_delete && kind->delete_message == NULL)
+        missing = "needs messages that may be deleted";
     if (missing != NULL)
         (void)printf("left out on %s: %s: %s\n", kind->kind, one->name, missing);
     return missing == NULL;
@@ -47,9 +49,9 @@ static bool can_run(const struct contract_bus *kind, const struct contract_case 
 int contract_run(const struct contract_bus *bus)
 {
     const struct contract_cases *const files[] = {
-        &contract_stream_cases,    &contract_subject_cases, &contract_publish_cases,
-        &contract_subscribe_cases, &contract_durable_cases, &contract_settle_cases,
-        &contract_end_cases,
+        &contract_stream_cases,  &contract_scan_cases,      &contract_subject_cases,
+        &contract_publish_cases, &contract_subscribe_cases, &contract_durable_cases,
+        &contract_settle_cases,  &contract_end_cases,
     };
     struct CMUnitTest tests[256];
     size_t count = 0;

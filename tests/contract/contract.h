@@ -41,6 +41,9 @@ struct contract_bus {
     /* The server goes away at once and comes back with what it had stored. NULL: has none. */
     void (*lose_server)(void *ctx, struct event_bus *bus);
     void (*return_server)(void *ctx, struct event_bus *bus);
+
+    /* Delete one message behind everybody's back. NULL: cannot. */
+    void (*delete_message)(void *ctx, struct event_bus *bus, const char *stream, uint64_t sequence);
 };
 
 /** Run all cases; the exit status of the test program. */
@@ -143,6 +146,7 @@ struct contract_case {
     void (*run)(void **state);
     bool needs_shared;
     bool needs_server;
+    bool needs_delete;
 };
 
 #define CONTRACT_CASE(function)                                                                    \
@@ -157,6 +161,7 @@ struct contract_cases {
 
 /* One table for each file of cases. */
 extern const struct contract_cases contract_stream_cases;
+extern const struct contract_cases contract_scan_cases;
 extern const struct contract_cases contract_publish_cases;
 extern const struct contract_cases contract_subscribe_cases;
 extern const struct contract_cases contract_durable_cases;

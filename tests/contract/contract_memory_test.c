@@ -24,10 +24,19 @@ static void return_server(void *ctx, struct event_bus *bus)
     event_bus_memory_set_down(bus, false);
 }
 
+static void delete_message(void *ctx, struct event_bus *bus, const char *stream, uint64_t sequence)
+{
+    (void)ctx;
+    assert_true(event_bus_memory_delete(bus, stream, sequence));
+}
+
 int main(void)
 {
-    const struct contract_bus memory = {
-        .kind = "memory", .make = make, .lose_server = lose_server, .return_server = return_server};
+    const struct contract_bus memory = {.kind = "memory",
+                                        .make = make,
+                                        .lose_server = lose_server,
+                                        .return_server = return_server,
+                                        .delete_message = delete_message};
 
     return contract_run(&memory);
 }

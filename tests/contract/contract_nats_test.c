@@ -50,6 +50,13 @@ static void return_server(void *ctx, struct event_bus *bus)
     assert_true(test_wait(is_connected, bus, 10000));
 }
 
+static void delete_message(void *ctx, struct event_bus *bus, const char *stream, uint64_t sequence)
+{
+    (void)ctx;
+    (void)bus;
+    test_nats_delete(&server, stream, sequence);
+}
+
 int main(void)
 {
     const char *url = getenv("WAYBILL_TEST_NATS_URL");
@@ -62,6 +69,7 @@ int main(void)
     }
     nats.lose_server = lose_server;
     nats.return_server = return_server;
+    nats.delete_message = delete_message;
     test_nats_start(&server, NULL);
     int failed = contract_run(&nats);
     test_nats_stop(&server);

@@ -74,6 +74,12 @@ static wb_err get(struct event_bus *base, const char *stream, uint64_t sequence,
     return err;
 }
 
+static wb_err scan(struct event_bus *base, const char *stream, uint64_t from, uint64_t to,
+                   event_bus_scan_visit visit, void *ctx, uint64_t *ret_next, struct wb_why *why)
+{
+    return event_bus_scan(wire_of(base)->broker, stream, from, to, visit, ctx, ret_next, why);
+}
+
 static void health(struct event_bus *base, struct event_bus_health *ret_health)
 {
     event_bus_health(wire_of(base)->broker, ret_health);
@@ -101,6 +107,7 @@ struct model_wire *model_wire_create(struct event_bus *broker, bool unchained)
                                              .stream_info = stream_info,
                                              .stream_for = stream_for,
                                              .get = get,
+                                             .scan = scan,
                                              .health = health,
                                              .close = close_bus,
                                              .destroy = destroy};

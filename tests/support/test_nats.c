@@ -261,3 +261,55 @@ void test_nats_stop(struct test_nats *server)
     if (!server->keep_dir)
         test_dir_remove(server->dir);
 }
+
+/* ---- its API, by hand ------------------------------------------------------------------------ */
+
+/* Collect what the server sends until `until` is in it, or for 5 s. */
+static bool read_until(int fd, const char *until, char *out, size_t size)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    size_t len = 0;
+
+    out[0] = '\0';
+    while (len + 1 < size && strstr(out, until) == NULL) {
+        ssize_t got = poll(&ready, 1, 5000) > 0 ? recv(fd, out + len, size - 1 - len, 0) : 0;
+        if (got <= 0)
+            return false;
+        len += (size_t)got;
+        out[len] = '\0';
+    }
+    return strstr(out, until) != NULL;
+}
+
+bool test_nats_request(const struct test_nats *server, const char *subject, const char *body,
+                       char *answer, size_t size)
+{
+    struct sockaddr_in address = loopback(server->port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char line[1024];
+    int len = snprintf(line, sizeof(line),
+                       "CONNECT {\"verbose\":false}\r\nSUB test.answer 1\r\n"
+                       "PUB %s test.answer %zu\r\n%s\r\n",
+                       subject, strlen(body), body);
+    bool ok = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+              len > 0 && (size_t)len < sizeof(line) && read_until(fd, "\r\n", answer, size) &&
+              send(fd, line, (size_t)len, MSG_NOSIGNAL) == len &&
+              read_until(fd, "}\r\n", answer, size);
+
+    if (fd >= 0)
+        (void)close(fd);
+    return ok;
+}
+
+void test_nats_delete(const struct test_nats *server, const char *stream, uint64_t sequence)
+{
+    char subject[128];
+    char body[64];
+    char answer[1024];
+
+    (void)snprintf(subject, sizeof(subject), "$JS.API.STREAM.MSG.DELETE.%s", stream);
+    (void)snprintf(body, sizeof(body), "{\"seq\":%llu}", (unsigned long long)sequence);
+    if (!test_nats_request(server, subject, body, answer, sizeof(answer)) ||
+        strstr(answer, "\"success\":true") == NULL)
+        fail_msg("delete message %llu of %s: %s", (unsigned long long)sequence, stream, answer);
+}

@@ -79,4 +79,10 @@ void test_nats_pause(struct test_nats *server);   /* SIGSTOP */
 void test_nats_resume(struct test_nats *server);  /* SIGCONT */
 void test_nats_stop(struct test_nats *server);    /* end it and remove its directory */
 
+/** One request to the server's API over a connection of its own; false: no answer within 5 s. */
+bool test_nats_request(const struct test_nats *server, const char *subject, const char *body,
+                       char *answer, size_t size);
+/** Delete one message, as an operator or a damaged store would. Fails the test when it cannot. */
+void test_nats_delete(const struct test_nats *server, const char *stream, uint64_t sequence);
+
 #endif /* TEST_SUPPORT_H */

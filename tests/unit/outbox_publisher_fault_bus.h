@@ -241,6 +241,17 @@ static inline wb_err fault_get(struct event_bus *base, const char *stream, uint6
     return err;
 }
 
+static inline wb_err fault_scan(struct event_bus *base, const char *stream, uint64_t from,
+                                uint64_t to, event_bus_scan_visit visit, void *ctx,
+                                uint64_t *ret_next, struct wb_why *why)
+{
+    wb_err err = fault_unreachable(fault_bus_of(base), why);
+
+    return err == WB_OK ? event_bus_scan(fault_bus_of(base)->inner, stream, from, to, visit, ctx,
+                                         ret_next, why)
+                        : err;
+}
+
 static inline void fault_health(struct event_bus *base, struct event_bus_health *ret_health)
 {
     event_bus_health(fault_bus_of(base)->inner, ret_health);
@@ -273,6 +284,7 @@ static inline struct fault_bus *fault_bus_create(struct event_bus *inner, uint64
                                              .stream_info = fault_stream_info,
                                              .stream_for = fault_stream_for,
                                              .get = fault_get,
+                                             .scan = fault_scan,
                                              .health = fault_health,
                                              .close = fault_close,
                                              .destroy = fault_destroy};

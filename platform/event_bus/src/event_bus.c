@@ -276,43 +276,23 @@ wb_err event_bus_get(struct event_bus *bus, const char *stream, uint64_t sequenc
     return err;
 }
 
-/* One by one, for buses that have nothing faster. */
-static wb_err scan_by_get(struct event_bus *bus, const char *stream, uint64_t from, uint64_t to,
-                          event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
-                          struct wb_why *why)
-{
-    bool go_on = true;
-
-    *ret_next = from;
-    while (go_on && *ret_next <= to) {
-        struct event_bus_delivery_impl *delivery;
-        wb_err err = bus->ops->get(bus, stream, *ret_next, &delivery, why);
-        if (err != WB_OK && err != WB_NOT_FOUND)
-            return err;
-        ++*ret_next;
-        if (err == WB_NOT_FOUND)
-            continue;
-        delivery->view.message.payload = (struct wb_bytes){NULL, 0};
-        go_on = visit(ctx, &delivery->view);
-        event_bus_release(&delivery->view);
-    }
-    return WB_OK;
-}
-
 wb_err event_bus_scan(struct event_bus *bus, const char *stream, uint64_t from, uint64_t to,
                       event_bus_scan_visit visit, void *ctx, uint64_t *ret_next, struct wb_why *why)
 {
     struct event_bus_stream_info info;
     wb_err err = event_bus_stream_info(bus, stream, &info, why);
 
-    *ret_next = from;
+    *ret_next = from > 0 ? from : 1;
     if (err != WB_OK)
         return err;
-    from = from > info.first_seq ? from : info.first_seq;
     to = to < info.last_seq ? to : info.last_seq;
-    if (from == 0 || from > to)
+    from = *ret_next > info.first_seq ? *ret_next : info.first_seq;
+    if (*ret_next > to)
         return WB_OK;
-    return scan_by_get(bus, stream, from, to, visit, ctx, ret_next, why);
+    if (from <= to)
+        return bus->ops->scan(bus, stream, from, to, visit, ctx, ret_next, why);
+    *ret_next = to + 1; /* gone by the limits */
+    return WB_OK;
 }
 
 wb_err event_bus_delete_durable(struct event_bus *bus, const char *durable, struct wb_why *why)

@@ -51,7 +51,7 @@ static wb_err get(struct event_bus *base, const char *stream, uint64_t sequence,
     struct memory_message *stored = NULL;
     if (s != NULL) {
         event_bus_memory_stream_trim(bus, s);
-        stored = event_bus_memory_log_at(&s->log, sequence);
+        stored = event_bus_memory_log_held(&s->log, sequence);
     } else if (err == WB_OK) {
         err = wb_fail(why, WB_NO_STREAM, "get: there is no stream '%s'", stream);
     }
@@ -172,6 +172,7 @@ static const struct event_bus_ops memory_ops = {
     .stream_for = event_bus_memory_stream_for,
     .delete_stream = event_bus_memory_delete_stream,
     .get = get,
+    .scan = event_bus_memory_scan,
     .start = event_bus_memory_start,
     .stop = event_bus_memory_stop,
     .resume = event_bus_memory_resume,

@@ -48,7 +48,8 @@ struct memory_message {
     uint64_t sequence;
     int64_t stored_wall_ns;
     int64_t stored_mono_ns;
-    size_t size; /* what it counts for in max_bytes */
+    size_t size;  /* what it counts for in max_bytes; guarded by the bus's mutex, as the next */
+    bool deleted; /* by itself: its place in the log stays, with nothing to be had there */
     atomic_uint references;
 };
 
@@ -68,8 +69,10 @@ struct memory_log {
 
 /** Takes the reference over; its sequence must be last_seq + 1. false: out of memory. */
 bool event_bus_memory_log_push(struct memory_log *log, struct memory_message *stored);
-/** NULL when it is not stored. */
+/** NULL when it is not in the log. It may be deleted. */
 struct memory_message *event_bus_memory_log_at(const struct memory_log *log, uint64_t sequence);
+/** NULL when it is not stored, or deleted. */
+struct memory_message *event_bus_memory_log_held(const struct memory_log *log, uint64_t sequence);
 /** Remove the oldest, or the newest; the caller gets the reference. NULL when empty. */
 struct memory_message *event_bus_memory_log_shift(struct memory_log *log);
 struct memory_message *event_bus_memory_log_pop(struct memory_log *log);
@@ -173,6 +176,7 @@ struct memory_stream {
     int64_t created_wall_ns;
     struct memory_log log;
     uint64_t bytes;
+    uint64_t deleted; /* places in the log without a message */
     struct memory_ids ids;
     struct subject_index *consumers; /* filter -> memory_consumer */
 };
@@ -290,6 +294,8 @@ wb_err event_bus_memory_stream_for(struct event_bus *base, struct wb_str subject
                                    char ret_stream[EVENT_BUS_NAME_MAX + 1], struct wb_why *why);
 wb_err event_bus_memory_delete_stream(struct event_bus *base, const char *name, struct wb_why *why);
 struct memory_stream *event_bus_memory_stream_named(struct memory_bus *bus, const char *name);
+/** Take one message out. false: the stream does not hold it. */
+bool event_bus_memory_stream_remove(struct memory_stream *stream, uint64_t sequence);
 /** The stream that covers a subject, or NULL. */
 struct memory_stream *event_bus_memory_stream_of(struct memory_bus *bus, struct wb_str subject);
 void event_bus_memory_stream_free(struct memory_bus *bus, struct memory_stream *stream);
@@ -298,6 +304,11 @@ void event_bus_memory_stream_trim(struct memory_bus *bus, struct memory_stream *
 /** Forget all above last_seq, and ids of messages that are not stored. */
 void event_bus_memory_stream_truncate(struct memory_bus *bus, struct memory_stream *stream,
                                       uint64_t last_seq);
+
+/* memory_scan.c */
+wb_err event_bus_memory_scan(struct event_bus *base, const char *stream, uint64_t from, uint64_t to,
+                             event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
+                             struct wb_why *why);
 
 /* memory_publish.c */
 wb_err event_bus_memory_publish(struct event_bus *base, const struct message *msg,

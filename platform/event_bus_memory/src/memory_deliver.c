@@ -97,9 +97,9 @@ static enum outcome redeliver(struct memory_bus *bus, struct memory_consumer *co
 {
     struct memory_pending_entry *entry = consumer->pending.ready_head;
     struct memory_message *stored =
-        event_bus_memory_log_at(&consumer->stream->log, entry->sequence);
+        event_bus_memory_log_held(&consumer->stream->log, entry->sequence);
 
-    if (stored == NULL) { /* gone by the limits of the stream */
+    if (stored == NULL) { /* gone by the limits of the stream, or deleted */
         event_bus_memory_pending_remove(&consumer->pending, entry);
         return DELIVERED;
     }
@@ -141,7 +141,7 @@ static bool wanted(const struct memory_consumer *consumer, struct wb_str subject
 static enum outcome deliver_head(struct memory_bus *bus, struct memory_consumer *consumer)
 {
     struct memory_message *stored =
-        event_bus_memory_log_at(&consumer->stream->log, consumer->heads[consumer->head_at]);
+        event_bus_memory_log_held(&consumer->stream->log, consumer->heads[consumer->head_at]);
 
     enum outcome outcome = stored != NULL ? deliver(bus, consumer, stored) : DELIVERED;
     if (outcome == DELIVERED)
@@ -161,7 +161,7 @@ static enum outcome deliver_next(struct memory_bus *bus, struct memory_consumer 
     if (stored == NULL)
         return CAUGHT_UP;
     enum outcome outcome = DELIVERED;
-    if (wanted(consumer, stored->message->subject))
+    if (!stored->deleted && wanted(consumer, stored->message->subject))
         outcome = deliver(bus, consumer, stored);
     if (outcome == DELIVERED)
         consumer->next_seq++;

@@ -95,6 +95,13 @@ struct memory_message *event_bus_memory_log_at(const struct memory_log *log, uin
     return *slot(log, (size_t)(sequence - log->first_seq));
 }
 
+struct memory_message *event_bus_memory_log_held(const struct memory_log *log, uint64_t sequence)
+{
+    struct memory_message *stored = event_bus_memory_log_at(log, sequence);
+
+    return stored != NULL && !stored->deleted ? stored : NULL;
+}
+
 struct memory_message *event_bus_memory_log_shift(struct memory_log *log)
 {
     if (stored_count(log) == 0)

@@ -34,7 +34,7 @@ static wb_err check_room(const struct memory_stream *stream, const struct memory
                          struct wb_why *why)
 {
     const struct event_bus_stream_options *o = &stream->options;
-    uint64_t count = stream->log.last_seq + 1 - stream->log.first_seq;
+    uint64_t count = stream->log.last_seq + 1 - stream->log.first_seq - stream->deleted;
 
     if (stored->size > o->max_bytes)
         return wb_fail(why, WB_TOO_BIG, "stream '%s': %zu bytes, the whole stream may hold %llu",

@@ -55,7 +55,7 @@ static wb_err find_heads(struct memory_consumer *consumer)
     for (uint64_t seq = log->last_seq; seq >= log->first_seq && err == WB_OK; seq--) {
         struct memory_message *stored = event_bus_memory_log_at(log, seq);
         struct wb_str subject = stored->message->subject;
-        if (!wants(consumer->group, subject) ||
+        if (stored->deleted || !wants(consumer->group, subject) ||
             subject_index_match(seen, subject, count_visit, NULL) > 0)
             continue;
         if (consumer->head_count == capacity) {

@@ -34,17 +34,22 @@ static wb_err no_stream(const char *what, const char *name, struct wb_why *why)
 
 /* ---- limits ---------------------------------------------------------------------------------- */
 
+/* It was taken out of the log. */
+static void forget(struct memory_stream *stream, struct memory_message *stored)
+{
+    stream->bytes -= stored->size;
+    stream->deleted -= stored->deleted;
+    event_bus_memory_message_unref(stored);
+}
+
 static void drop_oldest(struct memory_stream *stream)
 {
-    struct memory_message *stored = event_bus_memory_log_shift(&stream->log);
-
-    stream->bytes -= stored->size;
-    event_bus_memory_message_unref(stored);
+    forget(stream, event_bus_memory_log_shift(&stream->log));
 }
 
 static uint64_t stored_count(const struct memory_stream *stream)
 {
-    return stream->log.last_seq + 1 - stream->log.first_seq;
+    return stream->log.last_seq + 1 - stream->log.first_seq - stream->deleted;
 }
 
 static bool beyond_limits(const struct memory_stream *stream)
@@ -80,14 +85,29 @@ void event_bus_memory_stream_truncate(struct memory_bus *bus, struct memory_stre
     event_bus_memory_stream_trim(bus, stream);
     while (stream->log.last_seq > last_seq &&
            (stored = event_bus_memory_log_pop(&stream->log)) != NULL) {
-        stream->bytes -= stored->size;
-        event_bus_memory_message_unref(stored);
+        forget(stream, stored);
     }
     if (stream->log.last_seq > last_seq) { /* empty: even what limits had removed is undone */
         stream->log.last_seq = last_seq;
         stream->log.first_seq = last_seq + 1;
     }
     event_bus_memory_ids_keep(&stream->ids, stream->log.first_seq, stream->log.last_seq);
+}
+
+bool event_bus_memory_stream_remove(struct memory_stream *stream, uint64_t sequence)
+{
+    struct memory_message *stored = event_bus_memory_log_held(&stream->log, sequence);
+
+    if (stored == NULL)
+        return false;
+    stored->deleted = true;
+    stream->deleted++;
+    stream->bytes -= stored->size;
+    stored->size = 0;
+    while ((stored = event_bus_memory_log_at(&stream->log, stream->log.first_seq)) != NULL &&
+           stored->deleted)
+        drop_oldest(stream);
+    return true;
 }
 
 /* ---- declaring ------------------------------------------------------------------------------- */

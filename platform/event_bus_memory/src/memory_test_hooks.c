@@ -95,6 +95,17 @@ void event_bus_memory_restart(struct event_bus *base, const char *stream, uint64
     set_connected(base, true);
 }
 
+bool event_bus_memory_delete(struct event_bus *base, const char *stream, uint64_t sequence)
+{
+    struct memory_bus *bus = memory_bus_of(base);
+
+    pthread_mutex_lock(&bus->mutex);
+    struct memory_stream *s = event_bus_memory_stream_named(bus, stream);
+    bool held = s != NULL && event_bus_memory_stream_remove(s, sequence);
+    pthread_mutex_unlock(&bus->mutex);
+    return held;
+}
+
 void event_bus_memory_set_down(struct event_bus *base, bool down)
 {
     set_connected(base, !down);

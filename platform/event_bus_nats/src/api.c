@@ -79,8 +79,8 @@ static bool was_denied(struct nats_bus *bus, const char *subject)
     return denied;
 }
 
-static wb_err explain(struct nats_bus *bus, const char *what, const char *subject,
-                      natsStatus status, struct wb_why *why)
+wb_err event_bus_nats_api_explain(struct nats_bus *bus, const char *what, const char *subject,
+                                  natsStatus status, struct wb_why *why)
 {
     switch (status) {
     case NATS_NO_RESPONDERS:
@@ -111,10 +111,13 @@ static wb_err not_connected(struct nats_bus *bus, const char *what, struct wb_wh
     return wb_fail(why, WB_UNREACHABLE, "%s: not connected to %s: %s", what, bus->urls, problem);
 }
 
-static wb_err check_answer(struct nats_bus *bus, const char *what, natsMsg *msg,
-                           json_t **ret_answer, struct wb_why *why)
+wb_err event_bus_nats_api_answer(struct nats_bus *bus, const char *what, const char *subject,
+                                 natsMsg *msg, json_t **ret_answer, struct wb_why *why)
 {
     json_error_t at;
+
+    if (natsMsg_IsNoResponders(msg))
+        return event_bus_nats_api_explain(bus, what, subject, NATS_NO_RESPONDERS, why);
     json_t *answer = json_loadb(natsMsg_GetData(msg), (size_t)natsMsg_GetDataLength(msg), 0, &at);
 
     if (!json_is_object(answer)) {
@@ -156,9 +159,8 @@ wb_err event_bus_nats_api_request(struct nats_bus *bus, const char *what, const 
     event_bus_nats_link_release(&bus->sub, status == NATS_TIMEOUT ? NATS_OK : status);
     free(text);
     if (status != NATS_OK)
-        return explain(bus, what, subject, status, why);
-    wb_err err = natsMsg_IsNoResponders(msg) ? explain(bus, what, subject, NATS_NO_RESPONDERS, why)
-                                             : check_answer(bus, what, msg, ret_answer, why);
+        return event_bus_nats_api_explain(bus, what, subject, status, why);
+    wb_err err = event_bus_nats_api_answer(bus, what, subject, msg, ret_answer, why);
     natsMsg_Destroy(msg);
     return err;
 }

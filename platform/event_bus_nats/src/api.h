@@ -39,6 +39,13 @@ wb_err event_bus_nats_api_err(unsigned code, unsigned err_code);
 wb_err event_bus_nats_api_request(struct nats_bus *bus, const char *what, const char *subject,
                                   json_t *body, json_t **ret_answer, struct wb_why *why);
 
+/** What a request that got no answer means. Returns the error. */
+wb_err event_bus_nats_api_explain(struct nats_bus *bus, const char *what, const char *subject,
+                                  natsStatus status, struct wb_why *why);
+/** Read an answer; the same as what a request returns. msg stays the caller's. */
+wb_err event_bus_nats_api_answer(struct nats_bus *bus, const char *what, const char *subject,
+                                 natsMsg *msg, json_t **ret_answer, struct wb_why *why);
+
 /** Member of an object by path, "state.last_seq". NULL if absent. */
 json_t *event_bus_nats_json_at(json_t *object, const char *path);
 uint64_t event_bus_nats_json_u64(json_t *object, const char *path);

@@ -49,7 +49,8 @@ bool event_bus_nats_ack_subject_parse(const char *reply, struct nats_ack_subject
                                          .deliveries = numbers[0],
                                          .stream_seq = numbers[1],
                                          .consumer_seq = numbers[2],
-                                         .stored_ns = numbers[3]};
+                                         .stored_ns = numbers[3],
+                                         .pending = numbers[4]};
     return true;
 }
 

@@ -35,6 +35,7 @@ struct nats_ack_subject {
     uint64_t stream_seq;
     uint64_t consumer_seq;
     uint64_t stored_ns;
+    uint64_t pending; /* messages that the consumer still has to deliver */
 };
 
 /** false: it is none. */

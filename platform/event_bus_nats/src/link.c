@@ -188,7 +188,10 @@ static void on_tap_message(natsConnection *nc, natsSubscription *sub, natsMsg *m
 
     (void)nc;
     (void)sub;
-    tap->link->events->message(tap->link->ctx, tap->owner, msg);
+    if (tap->message != NULL)
+        tap->message(tap->owner, msg);
+    else
+        tap->link->events->message(tap->link->ctx, tap->owner, msg);
 }
 
 static void on_tap_complete(void *closure)
@@ -250,6 +253,16 @@ wb_err event_bus_nats_tap_open(struct nats_tap *tap)
     }
     event_bus_nats_link_release(link, s);
     return event_bus_nats_link_err(s);
+}
+
+bool event_bus_nats_tap_is_open(const struct nats_tap *tap)
+{
+    struct nats_link *link = tap->link;
+
+    pthread_mutex_lock(&link->mutex);
+    bool open = tap->sub != NULL && link->nc != NULL && !link->lost && link->epoch == tap->epoch;
+    pthread_mutex_unlock(&link->mutex);
+    return open;
 }
 
 void event_bus_nats_tap_close(struct nats_tap *tap)

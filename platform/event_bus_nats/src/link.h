@@ -80,8 +80,9 @@ wb_err event_bus_nats_link_send(struct nats_link *link, const char *subject, con
  * thread at a time.
  */
 struct nats_tap {
-    struct nats_link *link; /* constant, as the next two */
+    struct nats_link *link; /* constant, as the next three */
     void *owner;
+    void (*message)(void *owner, natsMsg *msg); /* owns msg; NULL: the link's */
     char inbox[80];
     natsSubscription *sub; /* NULL: not open */
     uint64_t epoch;        /* the connection it was opened on */
@@ -90,6 +91,8 @@ struct nats_tap {
 
 /** Open it on the present connection, unless it is. WB_UNREACHABLE, WB_NOMEM. */
 wb_err event_bus_nats_tap_open(struct nats_tap *tap);
+/** Is the connection it was opened on still there? */
+bool event_bus_nats_tap_is_open(const struct nats_tap *tap);
 /** Have the server send no more, let what was sent arrive, and wait for the last call back. */
 void event_bus_nats_tap_close(struct nats_tap *tap);
 

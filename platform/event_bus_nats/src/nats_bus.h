@@ -71,5 +71,8 @@ wb_err event_bus_nats_stream_for(struct event_bus *self, struct wb_str subject,
 wb_err event_bus_nats_delete_stream(struct event_bus *self, const char *stream, struct wb_why *why);
 wb_err event_bus_nats_get(struct event_bus *self, const char *stream, uint64_t sequence,
                           struct event_bus_delivery_impl **ret_delivery, struct wb_why *why);
+wb_err event_bus_nats_scan(struct event_bus *self, const char *stream, uint64_t from, uint64_t to,
+                           event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
+                           struct wb_why *why);
 
 #endif /* EVENT_BUS_NATS_BUS_H */

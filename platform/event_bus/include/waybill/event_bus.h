@@ -191,10 +191,12 @@ typedef bool (*event_bus_scan_visit)(void *ctx, const struct event_bus_delivery 
 
 /**
  * Read what a stream holds from one sequence to another, both included, in order and without
- * payloads: to compare, not to handle. What is absent is passed over. Visits on the calling thread.
+ * payloads: to compare, not to handle. Ends at the last message the stream had when it was called.
+ * What is absent is passed over. Visits on the calling thread, without locks.
  *
- * @param ret_next  where to go on: behind the last message visited, or to + 1 when all was read;
- *                  also set on failure, so that a caller goes on and need not begin anew.
+ * @param ret_next  where to go on: behind the last message visited when the visitor stopped it,
+ *                  else behind the range, or behind the stream's last message if that comes first.
+ *                  Also set on failure, so that a caller goes on and need not begin anew.
  * @return WB_OK also when stopped, or when nothing lies in the range; WB_NO_STREAM, WB_TIMEOUT,
  *         WB_UNREACHABLE, WB_DENIED, WB_NOMEM, WB_CLOSED.
  */

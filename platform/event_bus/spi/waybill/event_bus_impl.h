@@ -62,6 +62,10 @@ struct event_bus_ops {
     wb_err (*delete_stream)(struct event_bus *self, const char *stream, struct wb_why *why);
     wb_err (*get)(struct event_bus *self, const char *stream, uint64_t sequence,
                   struct event_bus_delivery_impl **ret_delivery, struct wb_why *why);
+    /* See event_bus_scan(). 1 <= from <= to, which lay within the stream a moment ago. A delivery
+     * visited has no payload and 0 deliveries; *ret_next is right at each return. */
+    wb_err (*scan)(struct event_bus *self, const char *stream, uint64_t from, uint64_t to,
+                   event_bus_scan_visit visit, void *ctx, uint64_t *ret_next, struct wb_why *why);
 
     /*
      * Start delivering into subscription; its options are in event_bus_subscription_options_of()

@@ -46,6 +46,12 @@ const struct wb_clock *event_bus_memory_clock(struct event_bus *bus);
  */
 void event_bus_memory_restart(struct event_bus *bus, const char *stream, uint64_t keep_last);
 
+/**
+ * For tests: delete one message, as an operator or a damaged store would; its sequence stays empty.
+ * false: the stream does not hold it.
+ */
+bool event_bus_memory_delete(struct event_bus *bus, const char *stream, uint64_t sequence);
+
 /** For tests: while down, publishes answer WB_UNREACHABLE and nothing is delivered. */
 void event_bus_memory_set_down(struct event_bus *bus, bool down);
 
