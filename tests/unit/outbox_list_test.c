@@ -47,7 +47,8 @@ static void fill(struct fixture *f)
         "6000),"
         " ('a.seven', '7', 7000), ('b.eight', '8', 8000), ('bad subject', '9', 9000);"
         "INSERT INTO outbox_cursor(stream, last_id, last_seq, holder) VALUES('A', 7, 11, 2);"
-        "INSERT INTO outbox_exception VALUES(3, 'retry', 2, 12345, 'refused'),"
+        "INSERT INTO outbox_exception(id, state, attempts, next_at, error) VALUES(3, 'retry', 2, "
+        "12345, 'refused'),"
         " (4, 'waiting', 0, 99, ''), (5, 'parked', 10, NULL, 'no'), (6, 'expired', 0, NULL, ''),"
         " (7, 'lost', 0, 0, '');",
         NULL));

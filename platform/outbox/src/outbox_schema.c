@@ -96,6 +96,18 @@ static const char schema_2[] =
     " END;"
 
     "ALTER TABLE outbox_cursor ADD COLUMN verified_at INTEGER NOT NULL DEFAULT 0;" /* ms */
+    /* A repair was begun and has not ended: of the stream created then (ns); 0: none. */
+    "ALTER TABLE outbox_cursor ADD COLUMN repairing INTEGER NOT NULL DEFAULT 0;"
+    /* 1: the stream held the row once, and lost it. */
+    "ALTER TABLE outbox_exception ADD COLUMN resent INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX outbox_exception_lost ON outbox_exception(id) WHERE state = 'lost';"
+
+    /* Rows that were stored behind younger ones, and where (or before where): of all others the
+     * order of the table tells what a stream's own limits have removed. */
+    "CREATE TABLE outbox_late("
+    " row_id INTEGER PRIMARY KEY,"
+    " stream TEXT NOT NULL,"
+    " sequence INTEGER NOT NULL);"
 
     /* What a row is sent as instead, after a person has mended it. The row stays as it was. */
     "CREATE TABLE outbox_edit("
@@ -133,7 +145,8 @@ static const char schema_2[] =
     " kind TEXT NOT NULL," /* 'rolled-back', 'made-anew', 'overwritten', 'hole', 'restored', ... */
     " first_seq INTEGER NOT NULL,"
     " last_seq INTEGER NOT NULL,"
-    " rows INTEGER NOT NULL," /* of ours that are concerned */
+    " rows INTEGER NOT NULL,"           /* of ours that are concerned */
+    " gone INTEGER NOT NULL DEFAULT 0," /* at most so many cannot come back: no longer kept */
     " detail TEXT NOT NULL);";
 
 static const struct db_migration steps[] = {{.sql = schema_1}, {.sql = schema_2}};

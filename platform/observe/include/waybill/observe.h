@@ -48,7 +48,18 @@ extern "C" {
     X(OUTBOX_BARRIERS, "waybill_outbox_barriers_total", COUNTER, "outbox",                         \
       "Times the write-ahead log was synced before sending")                                       \
     X(OUTBOX_STATE, "waybill_outbox_publisher_state", GAUGE, "outbox",                             \
-      "0 standby, 1 check, 2 settle, 3 drain, 4 outage, 5 fenced, 6 stopping, 7 halted")           \
+      "0 standby, 1 check, 2 settle, 3 drain, 4 outage, 5 fenced, 6 stopping, 7 halted, "          \
+      "8 repair, 9 restore")                                                                       \
+    X(OUTBOX_REPAIRS, "waybill_outbox_repairs_total", COUNTER, "outbox",                           \
+      "Times the bus was found to have lost published events, and mended")                         \
+    X(OUTBOX_REPUBLISHED, "waybill_outbox_republished_total", COUNTER, "outbox",                   \
+      "Rows published again because the bus had lost them")                                        \
+    X(OUTBOX_LATE, "waybill_outbox_late_total", COUNTER, "outbox",                                 \
+      "Those of them that landed behind younger rows")                                             \
+    X(OUTBOX_RESTORES, "waybill_outbox_restores_total", COUNTER, "outbox",                         \
+      "Times the database was found to have gone back in time")                                    \
+    X(OUTBOX_ORPHANS, "waybill_outbox_orphans_total", COUNTER, "outbox",                           \
+      "Messages found in a stream whose rows that had undone")                                     \
     X(CONSUMER_HANDLED, "waybill_consumer_handled_total", COUNTER, "consumer",                     \
       "Events handled and committed")                                                              \
     X(CONSUMER_SKIPPED, "waybill_consumer_duplicates_total", COUNTER, "consumer",                  \
