@@ -15,6 +15,7 @@
 
 #include <sqlite3.h>
 
+#include <waybill/db.h>
 #include <waybill/event_bus.h>
 
 #define FAULT_STREAM "FAULT"
@@ -40,16 +41,34 @@ _Noreturn void fault_die(const char *format, ...) WB_PRINTF(1, 2);
 
 /* ---- fault_work.c: what the roles do, in any process ----------------------------------------- */
 
+#define FAULT_POISON_KEY 99 /* of rows that no bus takes: they must end as parked */
+
 struct fault_writer;
+struct fault_writer_options {
+    db_sync sync;
+    uint64_t seed;
+    /* Also told what the history is told. May be NULL. */
+    void (*told)(void *ctx, const char *phase, const char *tx);
+    void *ctx;
+};
+wb_err fault_writer_try(const struct fault_paths *paths, const struct fault_writer_options *options,
+                        struct fault_writer **ret_writer, struct wb_why *why);
 struct fault_writer *fault_writer_open(const struct fault_paths *paths, uint64_t seed);
-void fault_writer_transact(struct fault_writer *writer); /* one transaction, told in the history */
+/* One transaction, told in the history; what failed was rolled back. */
+wb_err fault_writer_transact(struct fault_writer *writer, bool poison, struct wb_why *why);
 void fault_writer_close(struct fault_writer *writer);
 
 struct outbox_publisher;
 struct event_consumer;
 /* clock NULL: threads of their own; otherwise manual mode on that clock. */
+wb_err fault_publisher_try(const struct fault_paths *paths, struct event_bus *bus,
+                           const struct wb_clock *clock, struct outbox_publisher **ret_publisher,
+                           struct wb_why *why);
 struct outbox_publisher *fault_publisher_start(const struct fault_paths *paths,
                                                struct event_bus *bus, const struct wb_clock *clock);
+wb_err fault_consumer_try(const struct fault_paths *paths, struct event_bus *bus,
+                          const struct wb_clock *clock, struct event_consumer **ret_consumer,
+                          struct wb_why *why);
 struct event_consumer *fault_consumer_start(const struct fault_paths *paths, struct event_bus *bus,
                                             const struct wb_clock *clock);
 void fault_declare(struct event_bus *bus);
@@ -58,6 +77,7 @@ void fault_declare(struct event_bus *bus);
 
 /* Everything into one in-memory database: tx, work, outbox, stream, effect, follow. */
 sqlite3 *fault_gather(const struct fault_paths *paths, struct event_bus *bus);
+uint64_t fault_rows(sqlite3 *gathered, const char *count_sql);
 /* Rows not yet handled; 0 when all is done. */
 int64_t fault_behind(const struct fault_paths *paths);
 

@@ -9,6 +9,7 @@ static const char schema[] =
     "CREATE TABLE tx(tx TEXT PRIMARY KEY, phase TEXT);"
     "CREATE TABLE work(tx TEXT, key INTEGER, n INTEGER);"
     "CREATE TABLE outbox(id INTEGER, msg_id TEXT, tx TEXT, key INTEGER, n INTEGER, payload TEXT);"
+    "CREATE TABLE parked(id INTEGER);"
     "CREATE TABLE stream(seq INTEGER, msg_id TEXT, row_id INTEGER, payload TEXT);"
     "CREATE TABLE effect(id INTEGER, msg_id TEXT, key INTEGER, n INTEGER, payload TEXT);"
     "CREATE TABLE follow(msg_id TEXT);"
@@ -50,6 +51,8 @@ static void gather_databases(sqlite3 *db, const struct fault_paths *paths)
             " word(CAST(payload AS TEXT), 0), CAST(word(CAST(payload AS TEXT), 1) AS INTEGER),"
             " CAST(word(CAST(payload AS TEXT), 2) AS INTEGER), CAST(payload AS TEXT)"
             " FROM producer.outbox;"
+            "INSERT INTO main.parked SELECT id FROM producer.outbox_exception"
+            " WHERE state = 'parked';"
             "INSERT INTO main.effect SELECT id, msg_id, CAST(word(payload, 1) AS INTEGER),"
             " CAST(word(payload, 2) AS INTEGER), payload FROM consumer.effect;"
             "INSERT INTO main.follow SELECT CAST(payload AS TEXT) FROM consumer.outbox;"
@@ -145,13 +148,14 @@ static int64_t count(const char *path, const char *sql)
 
 int64_t fault_behind(const struct fault_paths *paths)
 {
-    int64_t rows = count(paths->producer, "SELECT count(*) FROM outbox");
+    int64_t rows = count(paths->producer, "SELECT count(*) FROM outbox WHERE"
+                                          " subject <> 'fault.poison'");
     int64_t effects = count(paths->consumer, "SELECT count(*) FROM effect");
 
     return rows < 0 || effects < 0 ? INT64_MAX : rows - effects;
 }
 
-static uint64_t rows_in(sqlite3 *db, const char *sql)
+uint64_t fault_rows(sqlite3 *db, const char *sql)
 {
     sqlite3_stmt *stmt = NULL;
     uint64_t rows = 0;
@@ -172,7 +176,7 @@ void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
     report->broken = fault_check(gathered, false);
     if (report->broken == 0)
         fault_prove_checker(gathered);
-    report->transactions = rows_in(gathered, "SELECT count(*) FROM tx");
-    report->events = rows_in(gathered, "SELECT count(*) FROM outbox");
+    report->transactions = fault_rows(gathered, "SELECT count(*) FROM tx");
+    report->events = fault_rows(gathered, "SELECT count(*) FROM outbox");
     sqlite3_close(gathered);
 }

@@ -1,4 +1,4 @@
-/* fault_main.c - `./dev fault [--long] [--kills N] [--seed N] [--bus memory|nats]`. */
+/* fault_main.c - `./dev fault [--long] [--only PART] [--count N] [--seed N]`. */
 #include "fault.h"
 
 #include <getopt.h>
@@ -7,8 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SHORT_KILLS 200
-#define LONG_KILLS  10000
+#include "fault_power.h"
 
 const char *const fault_points[] = {
     "outbox_publisher.read",  "outbox_publisher.synced",      "outbox_publisher.sent",
@@ -31,46 +30,99 @@ static size_t report(const char *bus, uint64_t seed, const struct fault_report *
     return report->broken;
 }
 
+static size_t run_memory(uint64_t seed, uint64_t count)
+{
+    struct fault_report done = fault_memory(seed, (unsigned)count);
+
+    return report("memory", seed, &done);
+}
+
+static size_t run_kill(uint64_t seed, uint64_t count)
+{
+    struct fault_report done = fault_nats("/proc/self/exe", seed, (unsigned)count);
+
+    return report("kill", seed, &done);
+}
+
+/* What there is to do to the system, and how much of it: by commit, and by hand. */
+static const struct part {
+    const char *name;
+    const char *counts;
+    uint64_t count, long_count;
+    size_t (*run)(uint64_t seed, uint64_t count);
+} parts[] = {
+    {"power", "power cuts under SQLite", 300, 10000, fault_power},
+    {"memory", "crashes at named points in one process", 200, 10000, run_memory},
+    {"kill", "SIGKILLs of processes around a nats-server", 200, 10000, run_kill},
+};
+
+#define PART_COUNT (sizeof(parts) / sizeof(parts[0]))
+
 static int usage(void)
 {
-    (void)fprintf(stderr, "usage: fault [--long] [--kills N] [--seed N] [--bus memory|nats]\n");
+    (void)fprintf(stderr, "usage: fault [--long] [--only PART] [--count N] [--seed N]\n");
+    for (size_t i = 0; i < PART_COUNT; i++)
+        (void)fprintf(stderr, "  %-8s %s (%llu; with --long %llu)\n", parts[i].name,
+                      parts[i].counts, (unsigned long long)parts[i].count,
+                      (unsigned long long)parts[i].long_count);
     return 2;
+}
+
+struct wanted {
+    const char *only;     /* NULL: all */
+    uint64_t seed, count; /* count 0: the part's own */
+    bool at_length, role;
+};
+
+static bool parse(int argc, char **argv, struct wanted *ret_wanted)
+{
+    static const struct option options[] = {
+        {"long", no_argument, NULL, 'l'},        {"only", required_argument, NULL, 'o'},
+        {"count", required_argument, NULL, 'c'}, {"seed", required_argument, NULL, 's'},
+        {"role", no_argument, NULL, 'r'},        {NULL, 0, NULL, 0}};
+    int option;
+
+    while (!ret_wanted->role && (option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        if (option == 'l')
+            ret_wanted->at_length = true;
+        else if (option == 'o')
+            ret_wanted->only = optarg;
+        else if (option == 'r')
+            ret_wanted->role = true;
+        else if (option == '?' || !wb_str_to_u64(wb_str(optarg), option == 'c' ? &ret_wanted->count
+                                                                               : &ret_wanted->seed))
+            return false;
+    return ret_wanted->role ? argc - optind == 4 : optind == argc;
+}
+
+static int run_parts(const struct wanted *wanted)
+{
+    size_t broken = 0, ran = 0;
+
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        const struct part *part = &parts[i];
+        uint64_t count = wanted->at_length ? part->long_count : part->count;
+        if (wanted->only != NULL && strcmp(wanted->only, part->name) != 0)
+            continue;
+        ran++;
+        broken += part->run(wanted->seed, wanted->count > 0 ? wanted->count : count);
+    }
+    if (ran == 0)
+        return usage();
+    return broken == 0 ? 0 : 1;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"long", no_argument, NULL, 'l'},       {"kills", required_argument, NULL, 'k'},
-        {"seed", required_argument, NULL, 's'}, {"bus", required_argument, NULL, 'b'},
-        {"role", no_argument, NULL, 'r'},       {NULL, 0, NULL, 0}};
-    uint64_t kills = SHORT_KILLS;
-    uint64_t seed = 1;
-    const char *bus = NULL;
-    bool role = false;
-    int option;
+    struct wanted wanted = {.seed = 1};
 
-    while (!role && (option = getopt_long(argc, argv, "", options, NULL)) != -1)
-        if (option == 'l')
-            kills = LONG_KILLS;
-        else if (option == 'b')
-            bus = optarg;
-        else if (option == 'r')
-            role = true;
-        else if (option == '?' || !wb_str_to_u64(wb_str(optarg), option == 'k' ? &kills : &seed))
-            return usage();
-    if (role && argc - optind == 4 && wb_str_to_u64(wb_str(argv[optind + 3]), &seed))
-        return fault_role(argv[optind], argv[optind + 1], argv[optind + 2], seed);
-    if (role || optind < argc)
+    if (!parse(argc, argv, &wanted))
         return usage();
-
-    size_t broken = 0;
-    if (bus == NULL || strcmp(bus, "memory") == 0) {
-        struct fault_report done = fault_memory(seed, (unsigned)kills);
-        broken += report("memory", seed, &done);
+    if (wanted.role) {
+        if (!wb_str_to_u64(wb_str(argv[optind + 3]), &wanted.seed))
+            return usage();
+        return fault_role(argv[optind], argv[optind + 1], argv[optind + 2], wanted.seed);
     }
-    if (bus == NULL || strcmp(bus, "nats") == 0) {
-        struct fault_report done = fault_nats("/proc/self/exe", seed, (unsigned)kills);
-        broken += report("nats", seed, &done);
-    }
-    return broken == 0 ? 0 : 1;
+    wb_log_setup(STDERR_FILENO, WB_LOG_LOGFMT, WB_LOG_ERROR);
+    return run_parts(&wanted);
 }

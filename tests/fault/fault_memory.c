@@ -67,10 +67,13 @@ static void bury(struct run *self)
 
 static void one_step(struct run *self, bool writing)
 {
+    struct wb_why why = {""};
+
     switch (wb_rng_below(&self->rng, 8)) {
     case 0:
         if (writing)
-            fault_writer_transact(self->writer);
+            fault_must(fault_writer_transact(self->writer, false, &why) == WB_OK, "memory: %s",
+                       why.text);
         break;
     case 1:
         event_bus_memory_advance(self->bus, (int64_t)wb_rng_below(&self->rng, 60) * WB_MS);

@@ -60,8 +60,11 @@ static void write_until_term(const struct fault_paths *paths, uint64_t seed)
 
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
-    while (sigtimedwait(&signals, NULL, &pace) != SIGTERM)
-        fault_writer_transact(writer);
+    while (sigtimedwait(&signals, NULL, &pace) != SIGTERM) {
+        struct wb_why why = {""};
+        wb_err err = fault_writer_transact(writer, false, &why);
+        fault_must(err == WB_OK || err == WB_BUSY || err == WB_UNKNOWN, "writer: %s", why.text);
+    }
     fault_writer_close(writer);
 }
 

@@ -35,48 +35,84 @@ void fault_die(const char *format, ...)
 /* ---- the writer ------------------------------------------------------------------------------ */
 
 struct fault_writer {
+    struct fault_writer_options options;
     struct db *db;
     struct outbox *outbox;
     struct sqlite3_stmt *last_n;
     struct sqlite3_stmt *insert;
+    struct sqlite3_stmt *insert_poison;
     int history;
     struct wb_rng rng;
     char name[40]; /* of this life: no two transactions share a name */
     uint64_t count;
 };
 
-struct fault_writer *fault_writer_open(const struct fault_paths *paths, uint64_t seed)
+static wb_err writer_setup(struct fault_writer *self, const struct fault_paths *paths,
+                           struct wb_why *why)
 {
-    const struct db_options options = {.sync = DB_SYNC_NORMAL};
+    const struct db_options options = {.sync = self->options.sync};
+    wb_err err = db_open(paths->producer, &options, &self->db, why);
+
+    if (err == WB_OK)
+        err = db_exec(self->db,
+                      "CREATE TABLE IF NOT EXISTS work(tx TEXT, key INTEGER, n INTEGER,"
+                      " PRIMARY KEY(key, n))",
+                      why);
+    if (err == WB_OK)
+        err = outbox_attach(db_handle(self->db), &self->outbox, why);
+    if (err == WB_OK)
+        err = db_prepare(self->db, "SELECT coalesce(max(n), 0) FROM work WHERE key = ?",
+                         &self->last_n, why);
+    if (err == WB_OK)
+        err = db_prepare(self->db, "INSERT INTO work VALUES(?, ?, ?)", &self->insert, why);
+    if (err == WB_OK)
+        err = db_prepare(self->db,
+                         "INSERT INTO outbox(subject, headers, payload)"
+                         " VALUES('fault.poison', 'no header', ?1 || ' ' || ?2 || ' ' || ?3)",
+                         &self->insert_poison, why);
+    return err;
+}
+
+wb_err fault_writer_try(const struct fault_paths *paths, const struct fault_writer_options *options,
+                        struct fault_writer **ret_writer, struct wb_why *why)
+{
     struct fault_writer *self = calloc(1, sizeof(*self));
-    struct wb_why why = {""};
     uint8_t id[WB_ID_SIZE];
 
-    fault_must(self != NULL, "writer: no memory");
-    fault_must(db_open(paths->producer, &options, &self->db, &why) == WB_OK, "%s", why.text);
-    fault_must(db_exec(self->db,
-                       "CREATE TABLE IF NOT EXISTS work(tx TEXT, key INTEGER, n INTEGER,"
-                       " PRIMARY KEY(key, n))",
-                       &why) == WB_OK,
-               "%s", why.text);
-    fault_must(outbox_attach(db_handle(self->db), &self->outbox, &why) == WB_OK, "%s", why.text);
-    fault_must(db_prepare(self->db, "SELECT coalesce(max(n), 0) FROM work WHERE key = ?",
-                          &self->last_n, &why) == WB_OK &&
-                   db_prepare(self->db, "INSERT INTO work VALUES(?, ?, ?)", &self->insert, &why) ==
-                       WB_OK,
-               "%s", why.text);
+    if (self == NULL)
+        return wb_fail(why, WB_NOMEM, "writer: no memory");
+    self->options = *options;
     self->history = open(paths->history, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     fault_must(self->history >= 0, "open %s", paths->history);
-    wb_rng_seed(&self->rng, seed);
+    wb_rng_seed(&self->rng, options->seed);
     wb_random_fill(id, sizeof(id));
     wb_hex_encode(id, sizeof(id), self->name);
-    return self;
+    wb_err err = writer_setup(self, paths, why);
+    if (err != WB_OK) {
+        fault_writer_close(self);
+        return err;
+    }
+    *ret_writer = self;
+    return WB_OK;
+}
+
+struct fault_writer *fault_writer_open(const struct fault_paths *paths, uint64_t seed)
+{
+    const struct fault_writer_options options = {.sync = DB_SYNC_NORMAL, .seed = seed};
+    struct fault_writer *writer = NULL;
+    struct wb_why why = {""};
+
+    fault_must(fault_writer_try(paths, &options, &writer, &why) == WB_OK, "%s", why.text);
+    return writer;
 }
 
 void fault_writer_close(struct fault_writer *writer)
 {
+    if (writer == NULL)
+        return;
     sqlite3_finalize(writer->last_n);
     sqlite3_finalize(writer->insert);
+    sqlite3_finalize(writer->insert_poison);
     outbox_detach(writer->outbox);
     db_close(writer->db);
     close(writer->history);
@@ -90,55 +126,94 @@ static void tell(const struct fault_writer *self, const char *phase, const char 
     int len = snprintf(line, sizeof(line), "%s %s\n", phase, tx);
 
     fault_must(write(self->history, line, (size_t)len) == len, "write the history");
+    if (self->options.told != NULL)
+        self->options.told(self->options.ctx, phase, tx);
+}
+
+/* Run a statement with what it takes: tx, key, n. */
+static wb_err insert(struct fault_writer *self, struct sqlite3_stmt *stmt, const char *tx, int key,
+                     int n, struct wb_why *why)
+{
+    int code = sqlite3_bind_text(stmt, 1, tx, -1, SQLITE_STATIC);
+
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_int(stmt, 2, key);
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_int(stmt, 3, n);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    wb_err err =
+        code == SQLITE_DONE ? WB_OK : db_error(db_handle(self->db), code, "insert work", why);
+    sqlite3_reset(stmt);
+    return err;
+}
+
+static wb_err next_n(struct fault_writer *self, int key, int *ret_n, struct wb_why *why)
+{
+    sqlite3_bind_int(self->last_n, 1, key);
+    int code = sqlite3_step(self->last_n);
+    wb_err err = WB_OK;
+
+    if (code == SQLITE_ROW)
+        *ret_n = sqlite3_column_int(self->last_n, 0) + 1;
+    else
+        err = db_error(db_handle(self->db), code, "read the last number", why);
+    sqlite3_reset(self->last_n);
+    return err;
 }
 
 static wb_err write_one(struct fault_writer *self, const char *tx, struct wb_why *why)
 {
     int key = (int)wb_rng_below(&self->rng, FAULT_KEYS);
+    int pad = (int)wb_rng_below(&self->rng, 100) + 1;
     char subject[32];
     char payload[200];
+    int n = 0;
+    wb_err err = next_n(self, key, &n, why);
 
-    sqlite3_reset(self->last_n);
-    sqlite3_bind_int(self->last_n, 1, key);
-    fault_must(sqlite3_step(self->last_n) == SQLITE_ROW, "read the last number");
-    int n = sqlite3_column_int(self->last_n, 0) + 1;
-    sqlite3_reset(self->last_n);
-    sqlite3_reset(self->insert);
-    sqlite3_bind_text(self->insert, 1, tx, -1, SQLITE_TRANSIENT);
-    sqlite3_bind_int(self->insert, 2, key);
-    sqlite3_bind_int(self->insert, 3, n);
-    int code = sqlite3_step(self->insert);
-    sqlite3_reset(self->insert);
-    if (code != SQLITE_DONE)
-        return db_error(db_handle(self->db), code, "insert work", why);
+    if (err == WB_OK)
+        err = insert(self, self->insert, tx, key, n, why);
+    if (err != WB_OK)
+        return err;
     (void)snprintf(subject, sizeof(subject), "fault.k%d", key);
-    int len = snprintf(payload, sizeof(payload), "%s %d %d %0*d", tx, key, n,
-                       (int)wb_rng_below(&self->rng, 100) + 1, 0);
+    int len = snprintf(payload, sizeof(payload), "%s %d %d %0*d", tx, key, n, pad, 0);
     const struct outbox_event event = {
         .subject = wb_str(subject), .payload = {payload, (size_t)len}, .key = wb_str(subject)};
     return outbox_enqueue(self->outbox, &event, NULL, why);
 }
 
-void fault_writer_transact(struct fault_writer *writer)
+/* An event that no bus will take: what stands in its headers is none. */
+static wb_err write_poison(struct fault_writer *self, const char *tx, struct wb_why *why)
+{
+    int n = 0;
+    wb_err err = next_n(self, FAULT_POISON_KEY, &n, why);
+
+    if (err == WB_OK)
+        err = insert(self, self->insert, tx, FAULT_POISON_KEY, n, why);
+    if (err == WB_OK)
+        err = insert(self, self->insert_poison, tx, FAULT_POISON_KEY, n, why);
+    return err;
+}
+
+wb_err fault_writer_transact(struct fault_writer *writer, bool poison, struct wb_why *why)
 {
     char tx[80];
-    struct wb_why why = {""};
-    uint64_t events = 1 + wb_rng_below(&writer->rng, 3);
-    bool undo = wb_rng_below(&writer->rng, 10) == 0;
+    uint64_t events = poison ? 1 : 1 + wb_rng_below(&writer->rng, 3);
+    bool undo = wb_rng_below(&writer->rng, 10) == 0 && !poison;
 
     (void)snprintf(tx, sizeof(tx), "%s-%llu", writer->name, (unsigned long long)writer->count++);
     tell(writer, "invoke", tx);
-    wb_err err = db_begin(writer->db, &why);
+    wb_err err = db_begin(writer->db, why);
     for (uint64_t i = 0; err == WB_OK && i < events; i++)
-        err = write_one(writer, tx, &why);
+        err = poison ? write_poison(writer, tx, why) : write_one(writer, tx, why);
     if (err == WB_OK && !undo)
-        err = db_commit(writer->db, &why);
+        err = db_commit(writer->db, why);
     else
         db_rollback(writer->db);
-    fault_must(err == WB_OK || err == WB_BUSY || err == WB_UNKNOWN, "writer: %s", why.text);
     if (err != WB_UNKNOWN)
         tell(writer, err == WB_OK && !undo ? "ok" : "fail", tx);
     outbox_wake(writer->outbox);
+    return err;
 }
 
 /* ---- publisher and consumer ------------------------------------------------------------------ */
@@ -154,8 +229,9 @@ void fault_declare(struct event_bus *bus)
                why.text);
 }
 
-struct outbox_publisher *fault_publisher_start(const struct fault_paths *paths,
-                                               struct event_bus *bus, const struct wb_clock *clock)
+wb_err fault_publisher_try(const struct fault_paths *paths, struct event_bus *bus,
+                           const struct wb_clock *clock, struct outbox_publisher **ret_publisher,
+                           struct wb_why *why)
 {
     static const char *const streams[] = {FAULT_STREAM};
     const struct outbox_publisher_options options = {.path = paths->producer,
@@ -164,10 +240,16 @@ struct outbox_publisher *fault_publisher_start(const struct fault_paths *paths,
                                                      .stream_count = 1,
                                                      .clock = clock,
                                                      .manual = clock != NULL};
-    struct outbox_publisher *publisher;
+    return outbox_publisher_start(&options, ret_publisher, why);
+}
+
+struct outbox_publisher *fault_publisher_start(const struct fault_paths *paths,
+                                               struct event_bus *bus, const struct wb_clock *clock)
+{
+    struct outbox_publisher *publisher = NULL;
     struct wb_why why = {""};
 
-    fault_must(outbox_publisher_start(&options, &publisher, &why) == WB_OK, "%s", why.text);
+    fault_must(fault_publisher_try(paths, bus, clock, &publisher, &why) == WB_OK, "%s", why.text);
     return publisher;
 }
 
@@ -175,6 +257,16 @@ struct consumer_scope {
     struct outbox *outbox;
     struct sqlite3_stmt *insert;
 };
+
+static void consumer_close(void *ctx, void *arg)
+{
+    struct consumer_scope *scope = arg;
+
+    (void)ctx;
+    sqlite3_finalize(scope->insert);
+    outbox_detach(scope->outbox);
+    free(scope);
+}
 
 static wb_err consumer_open(void *ctx, struct db *db, void **ret_scope, struct wb_why *why)
 {
@@ -192,18 +284,11 @@ static wb_err consumer_open(void *ctx, struct db *db, void **ret_scope, struct w
     if (err == WB_OK)
         err =
             db_prepare(db, "INSERT INTO effect(msg_id, payload) VALUES(?, ?)", &scope->insert, why);
-    *ret_scope = scope;
+    if (err == WB_OK)
+        *ret_scope = scope;
+    else
+        consumer_close(ctx, scope);
     return err;
-}
-
-static void consumer_close(void *ctx, void *arg)
-{
-    struct consumer_scope *scope = arg;
-
-    (void)ctx;
-    sqlite3_finalize(scope->insert);
-    outbox_detach(scope->outbox);
-    free(scope);
 }
 
 static wb_err consumer_handle(void *ctx, const struct event_consumer_event *event,
@@ -215,8 +300,8 @@ static wb_err consumer_handle(void *ctx, const struct event_consumer_event *even
                                         .payload = {msg->msg_id.ptr, msg->msg_id.len}};
 
     (void)ctx;
-    sqlite3_bind_text(scope->insert, 1, msg->msg_id.ptr, (int)msg->msg_id.len, SQLITE_TRANSIENT);
-    sqlite3_bind_text(scope->insert, 2, msg->payload.ptr, (int)msg->payload.len, SQLITE_TRANSIENT);
+    db_bind_text(scope->insert, 1, msg->msg_id);
+    db_bind_text(scope->insert, 2, wb_str_n(msg->payload.ptr, msg->payload.len));
     int code = sqlite3_step(scope->insert);
     sqlite3_reset(scope->insert);
     if (code != SQLITE_DONE)
@@ -224,8 +309,9 @@ static wb_err consumer_handle(void *ctx, const struct event_consumer_event *even
     return outbox_enqueue(scope->outbox, &follow, NULL, why);
 }
 
-struct event_consumer *fault_consumer_start(const struct fault_paths *paths, struct event_bus *bus,
-                                            const struct wb_clock *clock)
+wb_err fault_consumer_try(const struct fault_paths *paths, struct event_bus *bus,
+                          const struct wb_clock *clock, struct event_consumer **ret_consumer,
+                          struct wb_why *why)
 {
     static const char *const patterns[] = {"fault.>"};
     const struct event_consumer_options options = {.name = "fault",
@@ -239,9 +325,15 @@ struct event_consumer *fault_consumer_start(const struct fault_paths *paths, str
                                                    .sync = DB_SYNC_NORMAL,
                                                    .clock = clock,
                                                    .manual = clock != NULL};
-    struct event_consumer *consumer;
+    return event_consumer_start(&options, ret_consumer, why);
+}
+
+struct event_consumer *fault_consumer_start(const struct fault_paths *paths, struct event_bus *bus,
+                                            const struct wb_clock *clock)
+{
+    struct event_consumer *consumer = NULL;
     struct wb_why why = {""};
 
-    fault_must(event_consumer_start(&options, &consumer, &why) == WB_OK, "%s", why.text);
+    fault_must(fault_consumer_try(paths, bus, clock, &consumer, &why) == WB_OK, "%s", why.text);
     return consumer;
 }
