@@ -85,6 +85,9 @@ wb_err event_bus_nats_link_err(natsStatus status)
     case NATS_CONNECTION_DISCONNECTED:
     case NATS_NO_SERVER:
         return WB_UNREACHABLE;
+    case NATS_INVALID_ARG:
+    case NATS_INVALID_SUBJECT:
+        return WB_INVALID;
     case NATS_MAX_PAYLOAD:
         return WB_TOO_BIG;
     case NATS_NO_SERVER_SUPPORT:

@@ -118,6 +118,8 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     self->window_bytes = options->window_bytes > 0 ? options->window_bytes : WINDOW_BYTES_DEFAULT;
     self->ack_timeout_ns = options->ack_timeout_ns > 0 ? options->ack_timeout_ns : ACK_TIMEOUT_NS;
     self->max_attempts = options->max_attempts > 0 ? options->max_attempts : ATTEMPTS_DEFAULT;
+    self->classes = options->classes;
+    self->class_count = options->class_count;
     self->manual = options->manual;
     self->path = wb_str_dup(wb_str(options->path));
     self->name = wb_str_dup(wb_str(options->name != NULL ? options->name : file));

@@ -21,16 +21,49 @@ void outbox_publisher_unmarked(struct outbox_publisher_lane *lane)
 
 /* ---- rows that are refused ------------------------------------------------------------------- */
 
+#define RETRY_MIN_NS (200 * WB_MS)
+#define RETRY_MAX_NS (60 * WB_SEC)
+
+/* By chance anything up to the limit: rows refused together do not come back together. */
 static int64_t retry_ms(struct outbox_publisher_lane *lane, uint32_t attempts)
 {
-    const int64_t base_ns = 200 * WB_MS, max_ns = 60 * WB_SEC;
-    unsigned doublings = attempts < 16 ? attempts : 16;
-    int64_t whole_ns = base_ns << doublings;
+    int64_t wait_ns = wb_backoff_ns(&lane->rng, attempts, RETRY_MIN_NS, RETRY_MAX_NS);
 
-    /* Half of it certain, half by chance: rows refused together do not come back together. */
-    whole_ns = whole_ns < max_ns ? whole_ns : max_ns;
-    return outbox_publisher_wall_ms(lane) +
-           (whole_ns / 2 + wb_backoff_ns(&lane->rng, 0, whole_ns / 2, whole_ns / 2)) / WB_MS;
+    return outbox_publisher_wall_ms(lane) + 1 + wait_ns / WB_MS;
+}
+
+outbox_policy outbox_publisher_policy_of(const struct outbox_publisher_lane *lane,
+                                         struct wb_str subject)
+{
+    const struct outbox_publisher *publisher = lane->publisher;
+    const struct outbox_class *found =
+        outbox_class_of(publisher->classes, publisher->class_count, subject);
+
+    return found != NULL ? found->policy : OUTBOX_BLOCK_KEY;
+}
+
+struct policy_look {
+    const struct outbox_publisher_lane *lane;
+    outbox_policy policy;
+};
+
+static bool policy_visit(void *ctx, const struct outbox_row *row)
+{
+    struct policy_look *look = ctx;
+
+    look->policy = outbox_publisher_policy_of(look->lane, row->subject);
+    return false;
+}
+
+/* Refusals are few, so that the subject is looked up rather than carried along. In doubt the order
+ * is kept. */
+static outbox_policy policy_of_row(struct outbox_publisher_lane *lane, int64_t id)
+{
+    struct policy_look look = {.lane = lane, .policy = OUTBOX_BLOCK_KEY};
+
+    if (lane->publisher->class_count > 0)
+        (void)outbox_publisher_store_heads(lane->store, id - 1, id, policy_visit, &look, NULL);
+    return look.policy;
 }
 
 void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uint64_t key_hash,
@@ -48,12 +81,24 @@ void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uin
         return;
     }
     outbox_publisher_exceptions_find(&lane->exceptions, id)->attempts = attempts;
+    outbox_publisher_exceptions_policy(&lane->exceptions, id, policy_of_row(lane, id));
     outbox_publisher_unmarked(lane);
     if (!park)
         return;
     observe_add(lane->publisher->parked, 1);
     wb_log(WB_LOG_WARN, "outbox_publisher", "outbox=%s stream=%s row=%lld parked attempts=%u: %s",
            lane->publisher->name, lane->stream, (long long)id, attempts, error);
+}
+
+void outbox_publisher_supersede(struct outbox_publisher_lane *lane, int64_t id, uint64_t key_hash)
+{
+    size_t count = 0;
+    wb_err err = outbox_publisher_exceptions_supersede(&lane->exceptions, id, key_hash, &count);
+
+    if (count > 0)
+        outbox_publisher_unmarked(lane);
+    if (err != WB_OK)
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, wb_err_text(err));
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -63,6 +108,7 @@ static void acked(struct outbox_publisher_lane *lane, const struct outbox_publis
     WB_CRASH_POINT("outbox_publisher.acked");
     if (sent->exception)
         outbox_publisher_exceptions_done(&lane->exceptions, sent->row_id);
+    outbox_publisher_supersede(lane, sent->row_id, sent->key_hash);
     lane->acked_seq = sent->sequence;
     memcpy(lane->acked_msg_id, sent->msg_id, WB_ID_SIZE);
     lane->unmarked++;
@@ -95,25 +141,55 @@ static void misplaced(struct outbox_publisher_lane *lane, const struct outbox_pu
     outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
 }
 
+outbox_publisher_error_class outbox_publisher_classify(wb_err err)
+{
+    switch (err) {
+    case WB_INVALID:
+    case WB_TOO_BIG:
+    case WB_DENIED:
+        return OUTBOX_PUBLISHER_OF_ROW;
+    case WB_CONFLICT: /* the stream is another than expected, or another one took it */
+    case WB_TIMEOUT:
+    case WB_UNKNOWN:
+        return OUTBOX_PUBLISHER_OF_CHAIN;
+    case WB_NOMEM:
+    case WB_FULL: /* no room in the stream, or too much unanswered */
+    case WB_BUSY:
+    case WB_UNREACHABLE:
+    case WB_NO_STREAM:
+    case WB_NO_JETSTREAM:
+    case WB_IO:
+    case WB_DISK_FULL:
+    case WB_READ_ONLY:
+    case WB_CORRUPT:
+    case WB_UNSUPPORTED: /* by the server: the next row will fare no better */
+    case WB_CLOSED:
+    /* No bus answers these to a publish. One that does is broken, not the row. */
+    case WB_OK:
+    case WB_NOT_FOUND:
+    case WB_EXISTS:
+    case WB_MISUSE:
+    case WB_INTERNAL:
+        break;
+    }
+    return OUTBOX_PUBLISHER_OF_STREAM;
+}
+
 static void failed(struct outbox_publisher_lane *lane, const struct outbox_publisher_sent *sent)
 {
     struct wb_why why;
 
     outbox_publisher_flight_why(lane->flight, &why);
-    switch (sent->err) {
-    case WB_INVALID:
-    case WB_TOO_BIG:
-    case WB_DENIED:
+    switch (outbox_publisher_classify(sent->err)) {
+    case OUTBOX_PUBLISHER_OF_ROW:
         outbox_publisher_refuse(lane, sent->row_id, sent->key_hash, false, why.text);
         lane->looks = 0; /* this row will not be sent again at once: that is progress */
         outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
         break;
-    case WB_CONFLICT:
-    case WB_TIMEOUT:
-    case WB_UNKNOWN:
+    case OUTBOX_PUBLISHER_OF_CHAIN:
         outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, why.text);
         break;
-    default:
+    case OUTBOX_PUBLISHER_OF_STREAM:
         outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, why.text);
         break;
     }

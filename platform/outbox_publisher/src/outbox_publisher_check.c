@@ -109,20 +109,30 @@ static int compare_ids(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* The cursor will pass this row: if it is neither stored nor an exception, it must be sent. */
+/*
+ * The cursor will pass this row: if it is neither stored nor an exception, it must be sent. If it
+ * is stored, older ones of its key that yield to it must not.
+ */
 static bool passed_visit(void *ctx, const struct outbox_row *row)
 {
     struct stored *stored = ctx;
     struct outbox_publisher_lane *lane = stored->lane;
+    bool found =
+        bsearch(&row->id, stored->ids, stored->count, sizeof(row->id), compare_ids) != NULL;
 
-    if (outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER ||
-        outbox_publisher_exceptions_find(&lane->exceptions, row->id) != NULL ||
-        bsearch(&row->id, stored->ids, stored->count, sizeof(row->id), compare_ids) != NULL)
+    if (found)
+        outbox_publisher_supersede(lane, row->id, outbox_publisher_key_hash(row->key));
+    if (found ||
+        outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER ||
+        outbox_publisher_exceptions_find(&lane->exceptions, row->id) != NULL)
         return true;
     stored->lost++;
     stored->err = outbox_publisher_exceptions_put(
         &lane->exceptions, row->id, outbox_publisher_key_hash(row->key), OUTBOX_EXCEPTION_LOST, 0,
         "passed over: the stream does not hold it");
+    if (stored->err == WB_OK)
+        outbox_publisher_exceptions_policy(&lane->exceptions, row->id,
+                                           outbox_publisher_policy_of(lane, row->subject));
     return stored->err == WB_OK;
 }
 
@@ -134,6 +144,10 @@ static bool stored_apply(struct stored *stored, struct outbox_publisher_cursor *
 
     qsort(stored->ids, stored->count, sizeof(stored->ids[0]), compare_ids);
     for (size_t i = 0; i < stored->count; i++) {
+        const struct outbox_publisher_exception *one =
+            outbox_publisher_exceptions_find(&lane->exceptions, stored->ids[i]);
+        if (one != NULL)
+            outbox_publisher_supersede(lane, one->id, one->key_hash);
         outbox_publisher_exceptions_done(&lane->exceptions, stored->ids[i]);
         if (stored->ids[i] > cursor->last_id)
             cursor->last_id = stored->ids[i];
@@ -241,9 +255,12 @@ static bool exception_visit(void *ctx, const struct outbox_row *row,
                             const struct outbox_publisher_exception *one)
 {
     struct outbox_publisher_lane *lane = ctx;
+    struct outbox_publisher_exception classed = *one;
 
-    return outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER ||
-           outbox_publisher_exceptions_load(&lane->exceptions, one) == WB_OK;
+    if (outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER)
+        return true;
+    classed.policy = outbox_publisher_policy_of(lane, row->subject);
+    return outbox_publisher_exceptions_load(&lane->exceptions, &classed) == WB_OK;
 }
 
 /* Read everything of ours again, unless memory is known to say the same. */

@@ -187,6 +187,25 @@ static wb_err envelope_of(const struct outbox_publisher_lane *lane,
     return WB_OK;
 }
 
+static void not_sent(struct outbox_publisher_lane *lane, const struct outbox_publisher_item *item,
+                     wb_err err, const char *text)
+{
+    switch (outbox_publisher_classify(err)) {
+    case OUTBOX_PUBLISHER_OF_ROW:
+        outbox_publisher_refuse(lane, item->row.id, item->key_hash, false, text);
+        break;
+    case OUTBOX_PUBLISHER_OF_CHAIN: /* its bytes may be on their way for all that */
+        lane->grace_ns = OUTBOX_PUBLISHER_GRACE_NS;
+        lane->batch.next--;
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_LOOKS, text);
+        break;
+    case OUTBOX_PUBLISHER_OF_STREAM:
+        lane->batch.next--; /* it stays the first to go */
+        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, text);
+        break;
+    }
+}
+
 static void item_send(struct outbox_publisher_lane *lane, const struct outbox_publisher_item *item,
                       const struct message *msg)
 {
@@ -203,13 +222,8 @@ static void item_send(struct outbox_publisher_lane *lane, const struct outbox_pu
     memcpy(sent.msg_id, item->row.msg_id, WB_ID_SIZE);
     wb_err err = outbox_publisher_flight_send(lane->flight, lane->publisher->bus, msg, &options,
                                               &sent, &why);
-    if (err == WB_INVALID || err == WB_TOO_BIG || err == WB_DENIED) {
-        outbox_publisher_refuse(lane, item->row.id, item->key_hash, false, why.text);
-        return;
-    }
     if (err != WB_OK) {
-        lane->batch.next--; /* not sent: it stays the first to go */
-        outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, why.text);
+        not_sent(lane, item, err, why.text);
         return;
     }
     WB_CRASH_POINT("outbox_publisher.sent");

@@ -1,6 +1,7 @@
 #include "outbox_publisher_exceptions.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +70,7 @@ static void keys_free(struct outbox_publisher_keys *keys)
 static void changed(struct outbox_publisher_exceptions *self)
 {
     self->stopped_stale = true;
+    self->yielding_stale = true;
     self->due_stale = true;
 }
 
@@ -86,6 +88,7 @@ void outbox_publisher_exceptions_free(struct outbox_publisher_exceptions *self)
 {
     outbox_publisher_exceptions_clear(self);
     keys_free(&self->stopped);
+    keys_free(&self->yielding);
     keys_free(&self->scan);
     free(self->list);
     *self = (struct outbox_publisher_exceptions){0};
@@ -170,6 +173,7 @@ wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self
     one->key_hash = loaded->key_hash;
     one->next_ms = loaded->next_ms;
     one->attempts = loaded->attempts;
+    one->policy = loaded->policy;
     state_set(self, one, loaded->state);
     return WB_OK;
 }
@@ -193,6 +197,13 @@ wb_err outbox_publisher_exceptions_put(struct outbox_publisher_exceptions *self,
     state_set(self, one, state);
     dirty_set(self, one);
     return WB_OK;
+}
+
+void outbox_publisher_exceptions_policy(struct outbox_publisher_exceptions *self, int64_t id,
+                                        outbox_policy policy)
+{
+    outbox_publisher_exceptions_find(self, id)->policy = policy;
+    changed(self);
 }
 
 void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id)
@@ -249,8 +260,29 @@ static bool stops_key(const struct outbox_publisher_exception *one)
 {
     if (one->gone || one->in_flight)
         return false;
-    return one->state == OUTBOX_EXCEPTION_LOST || one->state == OUTBOX_EXCEPTION_RETRY ||
-           one->state == OUTBOX_EXCEPTION_BLOCKED || one->state == OUTBOX_EXCEPTION_PARKED;
+    switch (one->state) {
+    case OUTBOX_EXCEPTION_LOST:
+    case OUTBOX_EXCEPTION_BLOCKED:
+        return true;
+    case OUTBOX_EXCEPTION_RETRY:
+        return one->policy != OUTBOX_LATEST_WINS;
+    case OUTBOX_EXCEPTION_PARKED:
+        return one->policy == OUTBOX_BLOCK_KEY;
+    case OUTBOX_EXCEPTION_WAITING:
+    case OUTBOX_EXCEPTION_EXPIRED:
+    case OUTBOX_EXCEPTION_CANCELLED:
+        break;
+    }
+    return false;
+}
+
+/* Does it give way to a younger row of its key that is out? */
+static bool yields(const struct outbox_publisher_exception *one)
+{
+    if (one->gone || one->in_flight || one->policy != OUTBOX_LATEST_WINS || one->key_hash == 0)
+        return false;
+    return one->state == OUTBOX_EXCEPTION_RETRY || one->state == OUTBOX_EXCEPTION_PARKED ||
+           one->state == OUTBOX_EXCEPTION_LOST;
 }
 
 wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, uint64_t key_hash,
@@ -279,6 +311,51 @@ bool outbox_publisher_exceptions_older(const struct outbox_publisher_exceptions 
         if (self->list[i].key_hash == key_hash && stops_key(&self->list[i]))
             return true;
     return false;
+}
+
+static wb_err cancel(struct outbox_publisher_exceptions *self, int64_t old_id, int64_t id)
+{
+    struct outbox_publisher_exception *one = outbox_publisher_exceptions_find(self, old_id);
+    char error[80];
+
+    (void)snprintf(error, sizeof(error), "row %lld, a younger one of its key, went out",
+                   (long long)id);
+    return outbox_publisher_exceptions_put(self, old_id, one->key_hash, OUTBOX_EXCEPTION_CANCELLED,
+                                           0, error);
+}
+
+static wb_err yielding_gather(struct outbox_publisher_exceptions *self)
+{
+    if (!self->yielding_stale)
+        return WB_OK;
+    if (keys_reset(&self->yielding, self->count) != WB_OK)
+        return WB_NOMEM;
+    for (size_t i = 0; i < self->count; i++)
+        if (yields(&self->list[i]))
+            keys_add(&self->yielding, self->list[i].key_hash);
+    self->yielding_stale = false;
+    return WB_OK;
+}
+
+wb_err outbox_publisher_exceptions_supersede(struct outbox_publisher_exceptions *self, int64_t id,
+                                             uint64_t key_hash, size_t *ret_count)
+{
+    size_t count = 0;
+    wb_err err = WB_OK;
+
+    if (self->count > 0 && key_hash != 0)
+        err = yielding_gather(self);
+    if (err == WB_OK && self->count > 0 && keys_has(&self->yielding, key_hash)) {
+        for (size_t i = 0; err == WB_OK && i < self->count && self->list[i].id < id; i++) {
+            if (self->list[i].key_hash != key_hash || !yields(&self->list[i]))
+                continue;
+            err = cancel(self, self->list[i].id, id);
+            count++;
+        }
+    }
+    if (ret_count != NULL)
+        *ret_count = count;
+    return err;
 }
 
 /* When this one may be sent if its key is free; INT64_MAX: not by itself. */

@@ -2,8 +2,9 @@
  * outbox_publisher_exceptions.h - the rows of one lane that left the straight path, in memory.
  *
  * Loaded from outbox_exception at each check, changed here, and written back in the transaction
- * that moves the cursor. Order within a key is kept strictly: a row of a key with an older one in
- * retry, parked or blocked waits, parked ones included, until somebody decides about them.
+ * that moves the cursor. What a row does to the younger ones of its key follows from the policy of
+ * its class (outbox.h): while it is to be sent first they wait; one in retry lets them pass where
+ * the latest wins; one that is parked does so unless its class blocks the key.
  */
 #ifndef OUTBOX_PUBLISHER_EXCEPTIONS_H
 #define OUTBOX_PUBLISHER_EXCEPTIONS_H
@@ -16,6 +17,7 @@ struct outbox_publisher_exception {
     int64_t next_ms;   /* waiting, retry: not before */
     uint32_t attempts;
     outbox_exception_state state;
+    outbox_policy policy; /* of its class; matters in retry and parked */
     bool in_flight;
     bool dirty;  /* differs from the table */
     bool gone;   /* stored: to be deleted from the table */
@@ -36,6 +38,8 @@ struct outbox_publisher_exceptions {
     size_t lost;                          /* of state lost */
     struct outbox_publisher_keys stopped; /* keys that let no row of the straight path pass */
     bool stopped_stale;
+    struct outbox_publisher_keys yielding; /* keys with one that a younger row would replace */
+    bool yielding_stale;
     bool due_stale;                    /* something changed since _due() */
     struct outbox_publisher_keys scan; /* scratch of _due() */
 };
@@ -46,6 +50,10 @@ void outbox_publisher_exceptions_free(struct outbox_publisher_exceptions *self);
 /** NULL when there is none. Valid until the next _put() or _written(). */
 struct outbox_publisher_exception *
 outbox_publisher_exceptions_find(struct outbox_publisher_exceptions *self, int64_t id);
+
+/** What becomes of the younger rows of its key from now on. It is there. */
+void outbox_publisher_exceptions_policy(struct outbox_publisher_exceptions *self, int64_t id,
+                                        outbox_policy policy);
 
 /** As read from the table. WB_NOMEM. */
 wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self,
@@ -75,6 +83,15 @@ wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self
 /** Is there an older one of the key that must go first and is not on its way? */
 bool outbox_publisher_exceptions_older(const struct outbox_publisher_exceptions *self, int64_t id,
                                        uint64_t key_hash);
+
+/**
+ * A row of the key is in the stream: older ones of a class in which the latest wins are cancelled.
+ * Those on their way and those that wait for their due_at are left alone. WB_NOMEM.
+ *
+ * @param ret_count  how many were; may be NULL.
+ */
+wb_err outbox_publisher_exceptions_supersede(struct outbox_publisher_exceptions *self, int64_t id,
+                                             uint64_t key_hash, size_t *ret_count);
 
 /**
  * Those that may be sent now, by rising id.

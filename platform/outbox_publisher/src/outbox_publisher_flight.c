@@ -182,6 +182,17 @@ int64_t outbox_publisher_flight_oldest(const struct outbox_publisher_flight *fli
     return 0;
 }
 
+bool outbox_publisher_flight_younger(const struct outbox_publisher_flight *flight, int64_t row_id,
+                                     uint64_t key_hash)
+{
+    for (size_t i = 0; key_hash != 0 && i < flight->count; i++) {
+        const struct slot *slot = &flight->slots[(flight->head + i) % flight->capacity];
+        if (slot->sent.key_hash == key_hash && slot->sent.row_id > row_id)
+            return true;
+    }
+    return false;
+}
+
 void outbox_publisher_flight_why(struct outbox_publisher_flight *flight, struct wb_why *ret_why)
 {
     pthread_mutex_lock(&flight->mutex);

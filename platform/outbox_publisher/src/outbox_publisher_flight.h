@@ -50,6 +50,10 @@ size_t outbox_publisher_flight_bytes(const struct outbox_publisher_flight *fligh
 /** Row of the oldest message of the straight path that is not taken; 0: none. */
 int64_t outbox_publisher_flight_oldest(const struct outbox_publisher_flight *flight);
 
+/** Is a row of the key on its way that is younger than this one? */
+bool outbox_publisher_flight_younger(const struct outbox_publisher_flight *flight, int64_t row_id,
+                                     uint64_t key_hash);
+
 /** Why the first failure since the last call of this failed; "" when nothing did. */
 void outbox_publisher_flight_why(struct outbox_publisher_flight *flight, struct wb_why *ret_why);
 

@@ -173,6 +173,8 @@ struct outbox_publisher {
     size_t window, window_bytes;
     int64_t ack_timeout_ns;
     uint32_t max_attempts;
+    const struct outbox_class *classes; /* borrowed */
+    size_t class_count;
     bool manual;
     size_t lane_count;
     struct outbox_publisher_lane *lanes[OUTBOX_PUBLISHER_STREAMS_MAX]; /* constant after start */
@@ -253,6 +255,20 @@ int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane)
 bool outbox_publisher_collect(struct outbox_publisher_lane *lane);
 /** Something to mark has come up. */
 void outbox_publisher_unmarked(struct outbox_publisher_lane *lane);
+/** The policy of the class of a subject. */
+outbox_policy outbox_publisher_policy_of(const struct outbox_publisher_lane *lane,
+                                         struct wb_str subject);
+
+/* What an error says, and about what. */
+typedef enum outbox_publisher_error_class {
+    OUTBOX_PUBLISHER_OF_ROW,   /* this row cannot be stored: others can */
+    OUTBOX_PUBLISHER_OF_CHAIN, /* what the stream holds is open */
+    OUTBOX_PUBLISHER_OF_STREAM /* nothing can be stored now */
+} outbox_publisher_error_class;
+
+outbox_publisher_error_class outbox_publisher_classify(wb_err err);
+/** A row of the key is in the stream: older ones that yield to it are cancelled. */
+void outbox_publisher_supersede(struct outbox_publisher_lane *lane, int64_t id, uint64_t key_hash);
 /** A row was refused: try it again later, or set it aside. */
 void outbox_publisher_refuse(struct outbox_publisher_lane *lane, int64_t id, uint64_t key_hash,
                              bool for_good, const char *error);

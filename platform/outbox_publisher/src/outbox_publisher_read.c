@@ -5,6 +5,7 @@
 
 #include "outbox_publisher_private.h"
 
+enum { YIELD_MS = 10 };
 enum { READ_ROWS = 10000 }; /* looked at in one read, other lanes' rows included */
 
 wb_err outbox_publisher_batch_init(struct outbox_publisher_batch *batch)
@@ -204,6 +205,30 @@ static bool exception_visit(void *ctx, const struct outbox_row *row)
     return false;
 }
 
+/* Where the latest wins, an older row is not sent while a younger one of its key is on its way. */
+static bool yields(struct outbox_publisher_lane *lane, int64_t id)
+{
+    const struct outbox_publisher_exception *one =
+        outbox_publisher_exceptions_find(&lane->exceptions, id);
+
+    return one->policy == OUTBOX_LATEST_WINS &&
+           outbox_publisher_flight_younger(lane->flight, id, one->key_hash);
+}
+
+/* Takes those out that yield; they are looked at again in a moment. */
+static size_t leave_out_yielding(struct outbox_publisher_lane *lane, int64_t now_ms, int64_t *ids,
+                                 size_t count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < count; i++)
+        if (!yields(lane, ids[i]))
+            ids[kept++] = ids[i];
+    if (kept < count && lane->exception_due_ms > now_ms + YIELD_MS)
+        lane->exception_due_ms = now_ms + YIELD_MS;
+    return kept;
+}
+
 static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms,
                               struct wb_why *why)
 {
@@ -214,6 +239,8 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
         outbox_publisher_exceptions_due(&lane->exceptions, now_ms, OUTBOX_PUBLISHER_BATCH_ROWS, ids,
                                         &count, &lane->exception_due_ms);
 
+    if (err == WB_OK)
+        count = leave_out_yielding(lane, now_ms, ids, count);
     for (size_t i = 0; err == WB_OK && i < count && !reading.full; i++) {
         bool found = false;
         err =

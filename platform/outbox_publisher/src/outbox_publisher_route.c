@@ -100,6 +100,8 @@ static void keep_trying(struct outbox_publisher_lane *lane,
         return;
     }
     outbox_publisher_exceptions_find(&lane->exceptions, item->row.id)->attempts = attempts + 1;
+    outbox_publisher_exceptions_policy(&lane->exceptions, item->row.id,
+                                       outbox_publisher_policy_of(lane, item->row.subject));
     outbox_publisher_unmarked(lane);
 }
 

@@ -75,12 +75,22 @@ void outbox_wake(struct outbox *outbox);
 
 /* ---- classes --------------------------------------------------------------------------------- */
 
-/* What becomes of the younger rows of a key when one is refused for good or too often. */
-typedef enum outbox_policy {
-    OUTBOX_BLOCK_KEY,  /* they wait until a person decides: order is kept */
-    OUTBOX_PARK,       /* they go on while the refused one is parked */
-    OUTBOX_LATEST_WINS /* they go on, and the refused one is cancelled once a younger one is out */
-} outbox_policy;
+/*
+ * What becomes of the younger rows of a key when one is refused. The refused row's class decides;
+ * rows without a key hold back nobody, and rows of other keys never notice.
+ *
+ *   BLOCK_KEY    They wait as long as it is tried again, and, once it is parked, until a person
+ *                retries or discards it. The stream has the key in the order of the table.
+ *   PARK         They wait as long as it is tried again. Once it is parked they go on; if a person
+ *                retries it later, it comes late. Apart from that, as above.
+ *   LATEST_WINS  They go on at once. As soon as one of them is acknowledged, the refused one,
+ * parked or not, is cancelled; while one is on its way it is not tried. The stream has the key in
+ * the order of the table, with older rows left out; never an older row behind a younger one. Rows
+ * that wait for their due_at are not left out for that.
+ *
+ * What a broker has lost is sent again whatever the policy.
+ */
+typedef enum outbox_policy { OUTBOX_BLOCK_KEY, OUTBOX_PARK, OUTBOX_LATEST_WINS } outbox_policy;
 
 /*
  * How rows of some subjects are treated: by the writer (limits), the publisher (policy) and
@@ -107,6 +117,10 @@ struct outbox_class {
     uint64_t keep_rows;
     bool archive; /* copied to the archive file first */
 };
+
+/** The class of a row, by its subject; NULL when none of the patterns matches. */
+const struct outbox_class *outbox_class_of(const struct outbox_class *classes, size_t count,
+                                           struct wb_str subject);
 
 /* ---- what the rows say, for status and listing ----------------------------------------------- */
 

@@ -7,11 +7,19 @@
  * batch, sync the log, send chained by the stream's sequence, mark. No transaction is open while
  * it waits for the network.
  *
- * Order     Rows go out in the order of the table. A row that is refused steps aside, and with it
- *           every younger row of its key, until it is through: also when it was parked, until a
- *           person decides about it. Rows without a key, of other keys, or waiting for their due_at
- *           hold back nobody. All of this counts on being the stream's one writer: messages of
- *           others are accepted and counted, but one in the midst of a burst may cost the order.
+ * Order     Rows go out in the order of the table. A row that is refused steps aside; whether the
+ *           younger rows of its key wait for it, and until when, its class says (enum
+ *           outbox_policy); a row of no class blocks its key. Rows without a key, of other keys, or
+ *           waiting for their due_at hold back nobody. All of this counts on being the stream's one
+ *           writer: messages of others are accepted and counted, but one in the midst of a burst
+ *           may cost the order.
+ *
+ * Failure   What concerns every row - no connection, no answer, no stream, no room - is an outage:
+ *           the stream is tried again after 50 ms, doubling to 2 s, each time by chance anything up
+ *           to that; at once when the connection is back. It counts against no row. What concerns
+ *           one row - too big, no subject, not permitted - counts an attempt against it; it is
+ * tried again by chance within 400 ms, doubling to 60 s, and after max_attempts it is parked.
+ *           Answers that leave open what the stream holds count for nothing: it is read back.
  *
  * Threads   One for each stream. In manual mode none: outbox_publisher_step() does the work.
  */
@@ -42,6 +50,8 @@ struct outbox_publisher_options {
     int64_t ack_timeout_ns;       /* 0: 5 s */
     uint32_t max_attempts;        /* of a row that is refused, before it is parked; 0: 10 */
     const struct wb_clock *clock; /* NULL: the system's */
+    const struct outbox_class *classes; /* borrowed until stop; their policy counts here */
+    size_t class_count;
     bool manual;
     uint64_t seed;           /* of jitter */
     struct observe *observe; /* NULL: none */

@@ -1,0 +1,205 @@
+/* What becomes of the younger rows of a key when one is refused: by the class of the row. */
+#include "outbox_publisher_fixture.h"
+
+static const char *const block_subjects[] = {"a.block.>"};
+static const char *const park_subjects[] = {"a.park.>"};
+static const char *const latest_subjects[] = {"a.latest.>"};
+static const struct outbox_class classes[] = {
+    {.name = "block", .patterns = block_subjects, .pattern_count = 1, .policy = OUTBOX_BLOCK_KEY},
+    {.name = "park", .patterns = park_subjects, .pattern_count = 1, .policy = OUTBOX_PARK},
+    {.name = "latest",
+     .patterns = latest_subjects,
+     .pattern_count = 1,
+     .policy = OUTBOX_LATEST_WINS},
+};
+
+static int setup(void **state)
+{
+    struct fixture *f;
+    int failed = fixture_setup(state);
+
+    f = *state;
+    f->options.classes = classes;
+    f->options.class_count = 3;
+    f->options.max_attempts = 3;
+    return failed;
+}
+
+/* Larger than the bus takes, yet not for good: it is tried again. */
+static void insert_refused(struct fixture *f, const char *subject, const char *key)
+{
+    char sql[200];
+
+    (void)snprintf(sql, sizeof(sql),
+                   "INSERT INTO outbox(subject, key, payload) VALUES('%s', '%s',"
+                   " zeroblob(2000000))",
+                   subject, key);
+    fixture_sql(f, sql);
+}
+
+static void block_key_waits_for_a_person(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_refused(f, "a.block.x", "k");
+    fixture_insert(f, "a.block.x", "k", "2");
+    fixture_insert(f, "a.block.x", "l", "3");
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "3");
+    assert_exceptions(f, "1 retry 2 blocked");
+    fixture_pass(f, 5 * WB_SEC);
+    assert_exceptions(f, "1 parked 2 blocked");
+    assert_stream_holds(f, "A", "3");
+}
+
+static void row_of_no_class_blocks_its_key(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_refused(f, "a.other", "k");
+    fixture_insert(f, "a.latest.x", "k", "2"); /* the refused row's class decides */
+    fixture_start(f);
+    fixture_pass(f, 5 * WB_SEC);
+    assert_exceptions(f, "1 parked 2 blocked");
+}
+
+static void park_lets_the_key_go_on_only_once_it_is_parked(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_refused(f, "a.park.x", "k");
+    fixture_insert(f, "a.park.x", "k", "2");
+    fixture_insert(f, "a.park.x", "l", "3");
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "3");
+    assert_exceptions(f, "1 retry 2 blocked");
+    fixture_pass(f, 5 * WB_SEC);
+    assert_exceptions(f, "1 parked");
+    assert_stream_holds(f, "A", "3 2");
+    fixture_insert(f, "a.park.x", "k", "4");
+    fixture_run(f);
+    assert_stream_holds(f, "A", "3 2 4");
+}
+
+static void parked_row_that_a_person_retries_comes_late_and_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_insert(f, "a.park.x", "k", "1");
+    fixture_insert(f, "a.park.x", "k", "2");
+    fixture_sql(f, "INSERT INTO outbox_exception(id, state) VALUES(1, 'parked')");
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "2");
+    fixture_sql(f, "UPDATE outbox_exception SET state = 'retry', next_at = 0 WHERE id = 1");
+    fixture_pass(f, 6 * WB_SEC);
+    assert_stream_holds(f, "A", "2 1");
+    assert_exceptions(f, "");
+}
+
+static void latest_wins_cancels_the_refused_row_once_a_younger_one_is_out(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_refused(f, "a.latest.x", "k");
+    insert_refused(f, "a.latest.x", "l");
+    fixture_start(f);
+    fixture_run(f);
+    assert_exceptions(f, "1 retry 2 retry"); /* nothing younger yet: it is tried again */
+    fixture_insert(f, "a.latest.x", "k", "3");
+    fixture_run(f);
+    assert_stream_holds(f, "A", "3");
+    assert_exceptions(f, "1 cancelled 2 retry");
+    assert_int_equal(fixture_int(f, "SELECT error LIKE 'row 3, a younger one%' FROM"
+                                    " outbox_exception WHERE id = 1"),
+                     1);
+    fixture_pass(f, 5 * WB_SEC);
+    assert_exceptions(f, "1 cancelled 2 parked");
+    fixture_insert(f, "a.latest.x", "l", "4");
+    fixture_run(f);
+    assert_exceptions(f, "1 cancelled 2 cancelled"); /* parked ones give way, too */
+    assert_stream_holds(f, "A", "3 4");
+}
+
+static void latest_wins_without_a_key_waits_for_nobody_and_gives_way_to_nobody(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_refused(f, "a.latest.x", "");
+    fixture_insert(f, "a.latest.x", "", "2");
+    fixture_start(f);
+    fixture_pass(f, 5 * WB_SEC);
+    assert_stream_holds(f, "A", "2");
+    assert_exceptions(f, "1 parked");
+}
+
+static void latest_wins_leaves_scheduled_rows_alone(void **state)
+{
+    struct fixture *f = *state;
+    char sql[200];
+
+    (void)snprintf(sql, sizeof(sql),
+                   "INSERT INTO outbox(subject, key, due_at, payload)"
+                   " VALUES('a.latest.x', 'k', %" PRId64 ", 'late')",
+                   wb_wall_ns(f->options.clock) / WB_MS + 1000);
+    fixture_sql(f, sql);
+    fixture_insert(f, "a.latest.x", "k", "2");
+    fixture_start(f);
+    fixture_run(f);
+    assert_exceptions(f, "1 waiting");
+    fixture_pass(f, 2 * WB_SEC);
+    assert_stream_holds(f, "A", "2 late");
+}
+
+/* The younger one was stored, and the publisher died before it could cancel the older one. */
+static void latest_wins_also_over_a_crash(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_refused(f, "a.latest.x", "k");
+    fixture_insert(f, "a.latest.x", "k", "2");
+    fixture_insert(f, "a.latest.x", "l", "3"); /* sent, not yet answered: nothing is marked */
+    fixture_start(f);
+    fixture_step_to_first_ack(f);
+    fixture_crash(f);
+    assert_exceptions(f, "");
+    assert_stream_holds(f, "A", "2 3");
+    fixture_start(f);
+    fixture_run(f);
+    assert_exceptions(f, "1 cancelled");
+    assert_stream_holds(f, "A", "2 3");
+}
+
+static void first_class_that_matches_counts(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const all[] = {">"};
+    static const struct outbox_class two[] = {
+        {.name = "park", .patterns = park_subjects, .pattern_count = 1, .policy = OUTBOX_PARK},
+        {.name = "rest", .patterns = all, .pattern_count = 1, .policy = OUTBOX_LATEST_WINS}};
+
+    (void)f;
+    assert_ptr_equal(outbox_class_of(two, 2, wb_str("a.park.x")), &two[0]);
+    assert_ptr_equal(outbox_class_of(two, 2, wb_str("a.block.x")), &two[1]);
+    assert_null(outbox_class_of(two, 1, wb_str("a.block.x")));
+    assert_null(outbox_class_of(NULL, 0, wb_str("a.block.x")));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
+        T(block_key_waits_for_a_person),
+        T(row_of_no_class_blocks_its_key),
+        T(park_lets_the_key_go_on_only_once_it_is_parked),
+        T(parked_row_that_a_person_retries_comes_late_and_is_waited_for),
+        T(latest_wins_cancels_the_refused_row_once_a_younger_one_is_out),
+        T(latest_wins_without_a_key_waits_for_nobody_and_gives_way_to_nobody),
+        T(latest_wins_leaves_scheduled_rows_alone),
+        T(latest_wins_also_over_a_crash),
+        T(first_class_that_matches_counts),
+    };
+    return cmocka_run_group_tests_name("outbox_publisher_policy", tests, NULL, NULL);
+}
