@@ -143,7 +143,9 @@ static wb_err start_modules(struct service *self, struct wb_why *why)
 
 static wb_err start_rooms(struct service *self, struct event_bus *bus, struct wb_why *why)
 {
-    wb_err err = make_data_dir(self->config, why);
+    wb_err err = service_classes_read(self->config, &self->classes, why);
+    if (err == WB_OK)
+        err = make_data_dir(self->config, why);
     if (err == WB_OK)
         err = observe_create(&self->observe);
     if (err != WB_OK)
@@ -212,6 +214,7 @@ void service_stop(struct service *service)
     if (service->owns_bus)
         event_bus_destroy(service->bus);
     observe_destroy(service->observe);
+    service_classes_free(service->classes);
     pthread_cond_destroy(&service->stop_cond);
     pthread_mutex_destroy(&service->mutex);
     free(service);

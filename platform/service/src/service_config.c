@@ -8,6 +8,8 @@
 
 #include <waybill/event_bus_factory.h>
 
+#include "service_classes.h"
+
 static const struct config_key service_keys[] = {
     {.name = "data",
      .type = CONFIG_STRING,
@@ -56,7 +58,7 @@ wb_err service_config_create(const struct module *const *modules, size_t module_
                              struct config **ret_config)
 {
     size_t own = sizeof(service_keys) / sizeof(service_keys[0]);
-    size_t count = own + event_bus_factory_key_count;
+    size_t count = own + event_bus_factory_key_count + service_class_key_count;
 
     for (size_t i = 0; i < module_count; i++)
         count += modules[i]->setting_count;
@@ -65,6 +67,7 @@ wb_err service_config_create(const struct module *const *modules, size_t module_
         return WB_NOMEM;
     size_t at = add_keys(keys, 0, event_bus_factory_keys, event_bus_factory_key_count);
     at = add_keys(keys, at, service_keys, own);
+    at = add_keys(keys, at, service_class_keys, service_class_key_count);
     for (size_t i = 0; i < module_count; i++)
         at = add_keys(keys, at, modules[i]->settings, modules[i]->setting_count);
     wb_err err = config_create(keys, count, ret_config);

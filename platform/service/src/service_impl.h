@@ -10,6 +10,8 @@
 #include <waybill/outbox_publisher.h>
 #include <waybill/service.h>
 
+#include "service_classes.h"
+
 struct service;
 struct service_api; /* publish and subscribe over HTTP */
 
@@ -65,6 +67,7 @@ struct service {
     const struct config *config; /* constant after start */
     const struct module *const *modules;
     size_t module_count;
+    struct service_classes *classes; /* constant after start */
     struct observe *observe;
     struct event_bus *bus;
     bool owns_bus;
