@@ -31,6 +31,7 @@ static struct fixture {
     wb_err error;       /* with this; WB_OK: WB_INVALID */
     const char *reason; /* and says so; NULL: nothing */
     const char *sql;    /* run after its row was written; NULL: nothing */
+    const char *only;   /* it does so at this event alone; NULL: at each */
     /* What it saw. */
     atomic_int runs;
     atomic_int opened, closed, committed;
@@ -84,6 +85,10 @@ static wb_err fixture_handle(void *ctx, const struct event_consumer_event *event
     assert_ptr_equal(event->scope, &fixture);
     atomic_fetch_add(&fixture.runs, 1);
     wb_err err = fixture_effect(event->db, &event->delivery->message, why);
+    if (fixture.only != NULL &&
+        !wb_str_eq(wb_str(fixture.only), wb_str_n(event->delivery->message.payload.ptr,
+                                                  event->delivery->message.payload.len)))
+        return err;
     if (err == WB_OK && fixture.sql != NULL)
         err = db_exec(event->db, fixture.sql, why);
     if (err != WB_OK || atomic_load(&fixture.fails) == 0)
@@ -101,8 +106,8 @@ static inline void fixture_declare(const char *stream, const char *const *subjec
     assert_ok(event_bus_declare_stream(fixture.bus, &options, EVENT_BUS_CREATE, NULL));
 }
 
-/* Publish event number n of an outbox. Its effect is "n". */
-static inline void fixture_publish(int n)
+/* Publish event number n of an outbox, of a key (NULL: none). Its effect is "n". */
+static inline void fixture_publish_key(int n, const char *key)
 {
     char row[16], msg_id[24];
 
@@ -111,13 +116,19 @@ static inline void fixture_publish(int n)
     const struct message_header headers[] = {
         {wb_str(MESSAGE_HEADER_SOURCE), wb_str("0123456789abcdef")},
         {wb_str(MESSAGE_HEADER_ROW), wb_str(row)},
+        {wb_str(MESSAGE_HEADER_KEY), wb_str(key)},
     };
     const struct message msg = {.subject = wb_str("auth.user.created"),
                                 .payload = {row, strlen(row)},
                                 .headers = headers,
-                                .header_count = 2,
+                                .header_count = key != NULL ? 3 : 2,
                                 .msg_id = wb_str(msg_id)};
     assert_ok(event_bus_publish(fixture.bus, &msg, NULL, NULL, NULL));
+}
+
+static inline void fixture_publish(int n)
+{
+    fixture_publish_key(n, NULL);
 }
 
 static inline void fixture_bus(bool manual, int64_t start_wall_ns)
@@ -149,6 +160,7 @@ static inline void fixture_setup(bool manual)
         .committed = fixture_committed,
         .ctx = &fixture,
         .max_failures = 3,
+        .group = 1,
         .observe = fixture.observe,
     };
     fixture_bus(manual, 1000 * WB_SEC);

@@ -48,6 +48,9 @@ static int64_t query(const char *sql)
 static const struct inbox_origin somewhere = {
     .stream = {"AUTH", 4}, .sequence = 7, .stored_wall_ns = WB_SEC, .stream_created_wall_ns = 1};
 
+static const struct message event_at_hand = {.subject = {"auth.user.created", 17},
+                                             .msg_id = {"id-1", 4}};
+
 static wb_err claim_texts(const char *source, const char *row, const char *msg_id,
                           const struct inbox_origin *origin)
 {
@@ -94,7 +97,7 @@ static void inbox_claim_that_was_rolled_back_is_forgotten(void **state)
         assert_ok(db_begin(db, NULL));
         assert_ok(claim(1, 42));
         assert_ok(claim_texts(NULL, NULL, "foreign", &somewhere));
-        assert_ok(inbox_advance(inbox, &somewhere, NULL));
+        assert_ok(inbox_advance(inbox, &event_at_hand, &somewhere, NULL));
         db_rollback(db);
     }
     uint64_t position = 99;
@@ -108,7 +111,7 @@ static void inbox_claim_and_advance_outside_a_transaction_are_misuse(void **stat
 
     (void)state;
     assert_err(claim(1, 42), WB_MISUSE);
-    assert_err(inbox_advance(inbox, &somewhere, &why), WB_MISUSE);
+    assert_err(inbox_advance(inbox, &event_at_hand, &somewhere, &why), WB_MISUSE);
     assert_non_null(strstr(why.text, "ar_accounts"));
 }
 
@@ -122,7 +125,7 @@ static void inbox_consumers_do_not_know_of_one_another(void **state)
     assert_ok(db_begin(db, NULL));
     assert_ok(claim(1, 42));
     assert_ok(claim_texts(NULL, NULL, "foreign", &somewhere));
-    assert_ok(inbox_advance(inbox, &somewhere, NULL));
+    assert_ok(inbox_advance(inbox, &event_at_hand, &somewhere, NULL));
     inbox = first;
     assert_ok(claim(1, 42));
     assert_ok(claim_texts(NULL, NULL, "foreign", &somewhere));
@@ -175,7 +178,7 @@ static void inbox_position_belongs_to_one_incarnation_of_a_stream(void **state)
     (void)state;
     assert_int_equal(position_of("AUTH", 1), 0);
     assert_ok(db_begin(db, NULL));
-    assert_ok(inbox_advance(inbox, &origin, NULL));
+    assert_ok(inbox_advance(inbox, &event_at_hand, &origin, NULL));
     assert_ok(db_commit(db, NULL));
     assert_int_equal(position_of("AUTH", 1), 7);
     assert_int_equal(position_of("AUTH", 2), 0);
@@ -183,7 +186,7 @@ static void inbox_position_belongs_to_one_incarnation_of_a_stream(void **state)
     origin.stream_created_wall_ns = 2;
     origin.sequence = 3;
     assert_ok(db_begin(db, NULL));
-    assert_ok(inbox_advance(inbox, &origin, NULL));
+    assert_ok(inbox_advance(inbox, &event_at_hand, &origin, NULL));
     assert_ok(db_commit(db, NULL));
     assert_int_equal(position_of("AUTH", 2), 3);
     assert_int_equal(position_of("AUTH", 1), 0);
@@ -198,7 +201,7 @@ static void inbox_position_goes_back_when_a_stream_is_read_again(void **state)
     for (uint64_t sequence = 9; sequence >= 5; sequence -= 4) {
         origin.sequence = sequence;
         assert_ok(db_begin(db, NULL));
-        assert_ok(inbox_advance(inbox, &origin, NULL));
+        assert_ok(inbox_advance(inbox, &event_at_hand, &origin, NULL));
         assert_ok(db_commit(db, NULL));
     }
     assert_int_equal(position_of("AUTH", 1), 5);

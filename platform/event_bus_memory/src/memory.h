@@ -195,6 +195,7 @@ struct memory_consumer {
     struct memory_pending pending;
     bool positioned; /* next_seq is known */
     bool asking;     /* its position function is running */
+    bool deferred;   /* it could not tell; it is asked again when the bus comes back */
     bool caught_up;  /* nothing that matches is left before the next message to be stored */
     bool runnable;   /* in memory_bus.run_first's list */
 };

@@ -327,7 +327,7 @@ static struct memory_consumer *next_to_ask(struct memory_bus *bus)
 {
     for (struct memory_group *group = bus->groups; group != NULL; group = group->next)
         for (struct memory_consumer *c = group->consumers; c != NULL; c = c->next)
-            if (!c->positioned && !c->asking && group->members != NULL)
+            if (!c->positioned && !c->asking && !c->deferred && group->members != NULL)
                 return c;
     return NULL;
 }
@@ -337,6 +337,9 @@ static void set_position(struct memory_consumer *consumer, uint64_t position)
 {
     uint64_t last = consumer->stream->log.last_seq;
 
+    consumer->deferred = position == EVENT_BUS_POSITION_LATER;
+    if (consumer->deferred)
+        return;
     consumer->next_seq = (position < last ? position : last) + 1;
     consumer->positioned = true;
 }

@@ -54,8 +54,10 @@ static void clamp_consumers(struct memory_bus *bus, const struct memory_stream *
             if (c->stream != stream)
                 continue;
             event_bus_memory_pending_truncate(&c->pending, last);
-            if (c->next_seq > last + 1)
+            if (c->next_seq > last + 1) {
                 c->next_seq = last + 1;
+                c->positioned = group->start != EVENT_BUS_START_POSITION;
+            }
             event_bus_memory_run_later(bus, c);
         }
 }
@@ -72,8 +74,12 @@ static void set_connected(struct event_bus *base, bool connected)
         bus->since_mono_ns = memory_now(bus);
     }
     for (struct memory_group *group = bus->groups; connected && group != NULL; group = group->next)
-        for (struct memory_consumer *c = group->consumers; c != NULL; c = c->next)
+        for (struct memory_consumer *c = group->consumers; c != NULL; c = c->next) {
+            c->deferred = false;
             event_bus_memory_run_later(bus, c);
+        }
+    if (connected)
+        event_bus_memory_ask_positions(bus);
     event_bus_memory_run(bus);
     pthread_mutex_unlock(&bus->mutex);
     if (changed)

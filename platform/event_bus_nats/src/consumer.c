@@ -108,6 +108,7 @@ struct opening {
     const struct event_bus_subscription_options *options;
     bool anew;               /* the stream appeared after the subscription was made */
     int64_t created_wall_ns; /* of the stream, as it is now */
+    uint64_t stream_first;
     uint64_t stream_last;
     char consumer[EVENT_BUS_NAME_MAX + 1];
     char filter[SUBJECT_MAX + 1];
@@ -149,13 +150,17 @@ static wb_err look_at_stream(struct opening *o)
     if (err != WB_OK)
         return err;
     o->created_wall_ns = event_bus_nats_time_parse(event_bus_nats_json_str(answer, "created"));
+    o->stream_first = event_bus_nats_json_u64(answer, "state.first_seq");
     o->stream_last = event_bus_nats_json_u64(answer, "state.last_seq");
     json_decref(answer);
     return WB_OK;
 }
 
-/* Where to begin in a stream that this feed has not read from. Without the mutex: it calls back. */
-static void choose_position(struct opening *o, bool remade)
+/*
+ * Where to begin in a stream that this feed has not read from, or whose end was lost. Without the
+ * mutex: it calls back, and that may ask the server.
+ */
+static wb_err choose_position(struct opening *o, bool remade)
 {
     struct nats_feed *feed = o->feed;
     uint64_t last = 0;
@@ -173,6 +178,10 @@ static void choose_position(struct opening *o, bool remade)
         break;
     case EVENT_BUS_START_POSITION:
         last = o->options->position(o->options->ctx, feed->stream, o->created_wall_ns);
+        if (last == EVENT_BUS_POSITION_LATER)
+            return wb_fail(o->why, WB_UNREACHABLE,
+                           "stream '%s': where to go on cannot be told now; it is asked again",
+                           feed->stream);
         told = true;
         break;
     case EVENT_BUS_START_TIME:
@@ -184,7 +193,9 @@ static void choose_position(struct opening *o, bool remade)
     feed->positioned = positioned;
     feed->received = told;
     feed->last_seq = last;
+    feed->last_seq_stored_ns = feed->last_stored_ns = feed->resume_wall_ns = 0;
     pthread_mutex_unlock(&o->bus->engine.mutex);
+    return WB_OK;
 }
 
 /*
@@ -205,13 +216,56 @@ static void roll_back(struct opening *o)
     feed->resume_wall_ns = feed->positioned ? 0 : since;
     feed->received = false;
     feed->last_seq = 0;
+    feed->last_seq_stored_ns = 0;
     event_bus_nats_unsettled_clear(&feed->unsettled);
 }
 
-/* A stream made anew or rolled back takes the feed with it. */
-static void follow_stream(struct opening *o)
+/*
+ * Does an ordered log still hold what was received last? A server that came back may have lost the
+ * end of the stream, and filled it again already: the numbers alone do not tell.
+ */
+static wb_err look_at_last(struct opening *o, bool *ret_lost)
 {
     struct nats_feed *feed = o->feed;
+    struct event_bus_delivery_impl *last = NULL;
+
+    pthread_mutex_lock(&o->bus->engine.mutex);
+    uint64_t sequence = feed->last_seq;
+    int64_t stored_ns = feed->last_seq_stored_ns;
+    bool told = o->options->start == EVENT_BUS_START_POSITION;
+    pthread_mutex_unlock(&o->bus->engine.mutex);
+    *ret_lost = stored_ns == 0 ? told : sequence > o->stream_last;
+    if (!o->options->ack_none || *ret_lost || stored_ns == 0 || sequence < o->stream_first)
+        return WB_OK;
+    wb_err err = event_bus_nats_get(&o->bus->base, feed->stream, sequence, &last, o->why);
+    if (err == WB_NOT_FOUND) { /* deleted, or lost: who knows a position knows more */
+        *ret_lost = told;
+        return WB_OK;
+    }
+    if (err != WB_OK)
+        return err;
+    *ret_lost = last->view.stored_wall_ns != stored_ns;
+    event_bus_release(&last->view);
+    return WB_OK;
+}
+
+/* What was received last is not there any more. The numbers of what is there begin before it. */
+static wb_err follow_back(struct opening *o)
+{
+    if (o->options->start == EVENT_BUS_START_POSITION)
+        return choose_position(o, false);
+    pthread_mutex_lock(&o->bus->engine.mutex);
+    roll_back(o);
+    pthread_mutex_unlock(&o->bus->engine.mutex);
+    return WB_OK;
+}
+
+/* A stream made anew or rolled back takes the feed with it. */
+static wb_err follow_stream(struct opening *o)
+{
+    struct nats_feed *feed = o->feed;
+    wb_err err = WB_OK;
+    bool lost = false;
 
     pthread_mutex_lock(&o->bus->engine.mutex);
     bool fresh = feed->created_wall_ns == 0;
@@ -224,7 +278,13 @@ static void follow_stream(struct opening *o)
     }
     pthread_mutex_unlock(&o->bus->engine.mutex);
     if (fresh || remade)
-        choose_position(o, remade);
+        err = choose_position(o, remade);
+    else if (o->options->ack_none)
+        err = look_at_last(o, &lost);
+    if (err == WB_OK && lost)
+        err = follow_back(o);
+    if (err != WB_OK)
+        return err;
     pthread_mutex_lock(&o->bus->engine.mutex);
     feed->created_wall_ns = o->created_wall_ns;
     bool behind = feed->received && feed->last_seq > o->stream_last;
@@ -233,6 +293,7 @@ static void follow_stream(struct opening *o)
     else if (behind)
         feed->last_seq = o->stream_last;
     pthread_mutex_unlock(&o->bus->engine.mutex);
+    return WB_OK;
 }
 
 /* ---- the configuration of a consumer --------------------------------------------------------- */
@@ -516,8 +577,9 @@ wb_err event_bus_nats_feed_open(struct nats_feed *feed, bool anew, struct wb_why
     if (err == WB_OK)
         err = look_at_stream(&o);
     if (err == WB_OK) {
-        follow_stream(&o);
-        err = o.options->durable != NULL ? open_durable(&o) : open_ephemeral(&o);
+        err = follow_stream(&o);
+        if (err == WB_OK)
+            err = o.options->durable != NULL ? open_durable(&o) : open_ephemeral(&o);
     }
     json_decref(o.found);
     if (err == WB_OK)

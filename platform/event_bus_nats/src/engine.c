@@ -10,7 +10,7 @@
 
 #define TICK_NS        (250 * WB_MS)
 #define STREAMS_NS     (2 * WB_SEC)  /* between two looks at the names of streams */
-#define STREAMS_ALL_NS (30 * WB_SEC) /* at all about them: subjects change rarely */
+#define STREAMS_ALL_NS (10 * WB_SEC) /* at all about them: subjects change rarely */
 #define OPEN_MIN_NS    (100 * WB_MS)
 #define OPEN_MAX_NS    (5 * WB_SEC)
 #define REQUEST_BYTES  (4U << 20)

@@ -58,11 +58,14 @@ struct nats_feed {
     int64_t created_wall_ns;      /* of the stream; 0: not opened yet */
     struct nats_request requests[NATS_REQUESTS];
     uint64_t request_serial;
-    int64_t heard_ns;       /* when the server last sent anything for it */
-    int64_t pull_ns;        /* no request before */
-    bool positioned;        /* last_seq says where to go on */
-    bool received;          /* last_seq was really handled, by us or by who told a position */
-    uint64_t last_seq;      /* of the stream */
+    int64_t heard_ns;           /* when the server last sent anything for it */
+    int64_t pull_ns;            /* no request before */
+    bool positioned;            /* last_seq says where to go on */
+    bool received;              /* last_seq was really handled, by us or by who told a position */
+    uint64_t last_seq;          /* of the stream */
+    int64_t last_seq_stored_ns; /* when the stream took that one; 0: not received by us */
+    uint64_t looked_seq;        /* last_seq at the last look at the stream, and its own then */
+    uint64_t looked_stream_seq;
     int64_t last_stored_ns; /* when the stream took it, by its clock; 0: not received by us */
     int64_t resume_wall_ns; /* not positioned: begin with what was stored since; 0: as it started */
     uint64_t consumer_seq;  /* the last one, to find gaps */

@@ -347,8 +347,10 @@ static enum arrival arrive(struct nats_feed *feed, const struct nats_ack_subject
         (feed->state != NATS_FEED_RUNNING || ack->consumer_seq != feed->consumer_seq + 1))
         return ARRIVAL_GAP;
     feed->consumer_seq = ack->consumer_seq;
-    if (ack->stream_seq > feed->last_seq)
+    if (ack->stream_seq > feed->last_seq) {
         feed->last_seq = ack->stream_seq;
+        feed->last_seq_stored_ns = (int64_t)ack->stored_ns;
+    }
     if ((int64_t)ack->stored_ns > feed->last_stored_ns)
         feed->last_stored_ns = (int64_t)ack->stored_ns;
     feed->positioned = feed->received = true;

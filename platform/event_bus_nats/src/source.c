@@ -149,6 +149,23 @@ static wb_err open_new_feed(struct nats_source *source, const char *stream, cons
     return event_bus_nats_feed_open(feed, source->began, why);
 }
 
+/*
+ * An ordered log that stands still although the stream goes on, while nothing keeps it: looked at
+ * twice, so that nothing is just under way. With a filter it may be right; opening it again costs
+ * little. The mutex is held.
+ */
+static bool is_stuck(struct nats_feed *feed, uint64_t stream_last)
+{
+    const struct nats_source *source = feed->source;
+    bool stuck = source->options->ack_none && feed->state == NATS_FEED_RUNNING &&
+                 !source->blocked && source->queued == 0 && feed->looked_seq == feed->last_seq &&
+                 feed->looked_stream_seq > feed->last_seq;
+
+    feed->looked_seq = feed->last_seq;
+    feed->looked_stream_seq = stream_last;
+    return stuck;
+}
+
 /* The stream has other subjects now, or was made anew: what the consumer delivers must follow. */
 static void update_feed(struct nats_feed *feed, json_t *stream, const char *filter, bool match_here)
 {
@@ -159,7 +176,8 @@ static void update_feed(struct nats_feed *feed, json_t *stream, const char *filt
     bool changed = strcmp(feed->filter, filter) != 0 || feed->match_here != match_here;
     (void)snprintf(feed->filter, sizeof(feed->filter), "%s", filter);
     feed->match_here = match_here;
-    if (changed || feed->created_wall_ns != created)
+    bool stuck = is_stuck(feed, event_bus_nats_json_u64(stream, "state.last_seq"));
+    if (changed || stuck || feed->created_wall_ns != created)
         event_bus_nats_feed_doubt(feed, 0);
     pthread_mutex_unlock(&engine->mutex);
 }

@@ -9,7 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { MAX_FAILURES = 10, LONGEST_WAIT_MS = 1000 };
+enum { MAX_FAILURES = 10, GROUP = 64, LONGEST_WAIT_MS = 1000, CALM_STARTS = 1 };
 static const int64_t BACKOFF_MIN_NS = 50 * WB_MS;
 static const int64_t BACKOFF_MAX_NS = 10 * WB_SEC;
 
@@ -28,13 +28,15 @@ void event_consumer_problem(struct event_consumer *consumer, const char *text)
     pthread_mutex_unlock(&consumer->mutex);
 }
 
-void event_consumer_count(struct event_consumer *consumer, uint64_t *count,
+void event_consumer_count(struct event_consumer *consumer, uint64_t *count, uint64_t more,
                           struct observe_series *series)
 {
+    if (more == 0)
+        return;
     pthread_mutex_lock(&consumer->mutex);
-    ++*count;
+    *count += more;
     pthread_mutex_unlock(&consumer->mutex);
-    observe_add(series, 1);
+    observe_add(series, (int64_t)more);
 }
 
 void event_consumer_health(struct event_consumer *consumer,
@@ -45,6 +47,9 @@ void event_consumer_health(struct event_consumer *consumer,
     pthread_mutex_lock(&consumer->mutex);
     *ret_health = consumer->health;
     pthread_mutex_unlock(&consumer->mutex);
+    pthread_mutex_lock(&consumer->positions.mutex);
+    ret_health->went_back = consumer->positions.went_back;
+    pthread_mutex_unlock(&consumer->positions.mutex);
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -54,13 +59,17 @@ static int64_t now_ns(const struct event_consumer *consumer)
     return wb_mono_ns(consumer->options.clock);
 }
 
-static void back_off(struct event_consumer *consumer)
+int64_t event_consumer_backoff(struct event_consumer *consumer, unsigned attempts)
 {
     const struct event_consumer_options *o = &consumer->options;
 
-    consumer->retry_mono_ns =
-        now_ns(consumer) +
-        wb_backoff_ns(&consumer->rng, consumer->attempts, o->backoff_min_ns, o->backoff_max_ns);
+    return now_ns(consumer) +
+           wb_backoff_ns(&consumer->rng, attempts, o->backoff_min_ns, o->backoff_max_ns);
+}
+
+static void back_off(struct event_consumer *consumer)
+{
+    consumer->retry_mono_ns = event_consumer_backoff(consumer, consumer->attempts);
     consumer->attempts++;
 }
 
@@ -107,31 +116,50 @@ static bool subscribed(struct event_consumer *consumer)
 
 static bool fetch(struct event_consumer *consumer)
 {
-    wb_err err = event_bus_next(consumer->subscription, 0, &consumer->current);
+    wb_err err = event_bus_fetch(consumer->subscription, consumer->options.group, 0,
+                                 consumer->queue, &consumer->queued);
 
     if (err == WB_CLOSED) {
         consumer->ended = true;
         event_consumer_problem(consumer, "the bus was closed: no further events will come");
     }
-    return err == WB_OK;
+    return consumer->queued > 0;
 }
 
-/* Try one event. false: none waits, a backoff is running, or the bus is closed. */
-static bool step(struct event_consumer *consumer)
+void event_consumer_release(struct event_consumer *consumer, size_t count)
+{
+    size_t left = consumer->queued - count;
+
+    assert(count <= consumer->queued);
+    for (size_t i = 0; i < count; i++)
+        event_bus_release(consumer->queue[i]);
+    for (size_t i = 0; i < left; i++)
+        consumer->queue[i] = consumer->queue[count + i];
+    consumer->queued = left;
+}
+
+/* Try the events there are. false: none waits, a backoff is running, or the bus is closed. */
+static bool events_step(struct event_consumer *consumer)
 {
     if (consumer->ended || now_ns(consumer) < consumer->retry_mono_ns || !subscribed(consumer))
         return false;
-    if (consumer->current == NULL && !fetch(consumer))
+    if (consumer->queued == 0 && !fetch(consumer))
         return false;
     if (event_consumer_apply(consumer) == CONSUMER_AGAIN) {
         back_off(consumer);
         return true;
     }
-    event_bus_release(consumer->current);
-    consumer->current = NULL;
     consumer->attempts = 0;
     event_consumer_problem(consumer, NULL);
     return true;
+}
+
+/* In turns, so that neither waits for the end of the other. */
+static bool step(struct event_consumer *consumer)
+{
+    bool worked = event_consumer_letters_step(consumer);
+
+    return events_step(consumer) || worked;
 }
 
 bool event_consumer_step(struct event_consumer *consumer)
@@ -148,15 +176,40 @@ static void wait_for_work(struct event_consumer *consumer)
 {
     int64_t left_ns = consumer->retry_mono_ns - now_ns(consumer);
     struct pollfd fds[2] = {{.fd = consumer->wake, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
-    int timeout_ms = LONGEST_WAIT_MS;
+    int64_t letters_ms = event_consumer_letters_wait_ns(consumer) / WB_MS + 1;
+    int timeout_ms = letters_ms < LONGEST_WAIT_MS ? (int)letters_ms : LONGEST_WAIT_MS;
 
-    if (consumer->ended)
-        timeout_ms = -1;
-    else if (left_ns > 0 && left_ns < LONGEST_WAIT_MS * WB_MS)
+    if (!consumer->ended && left_ns > 0 && left_ns < timeout_ms * WB_MS)
         timeout_ms = (int)(left_ns / WB_MS) + 1;
-    else if (left_ns <= 0 && consumer->subscription != NULL)
+    else if (!consumer->ended && left_ns <= 0 && consumer->subscription != NULL)
         fds[1].fd = event_bus_fd(consumer->subscription);
     poll(fds, 2, timeout_ms);
+}
+
+/* After deaths without end the groups shrink, until the event that brings them stands alone. */
+static wb_err count_start(struct event_consumer *consumer, struct wb_why *why)
+{
+    uint32_t starts = 0;
+    wb_err err = db_begin(consumer->db, why);
+
+    if (err == WB_OK)
+        err = inbox_start_count(consumer->inbox, &starts, &consumer->crashes, why);
+    if (err == WB_OK)
+        err = db_commit(consumer->db, why);
+    db_rollback(consumer->db);
+    if (err != WB_OK)
+        return err;
+    consumer->start_counted = true;
+    consumer->started_mono_ns = now_ns(consumer);
+    consumer->cautious = starts > CALM_STARTS;
+    consumer->group = consumer->options.group;
+    for (uint32_t i = CALM_STARTS; i < starts && consumer->group > 1; i++)
+        consumer->group /= 2;
+    if (consumer->cautious)
+        wb_log(WB_LOG_WARN, "event_consumer",
+               "%s: start number %u without a clean end; at most %zu events in a transaction",
+               consumer->options.name, starts, consumer->group);
+    return WB_OK;
 }
 
 static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
@@ -168,12 +221,15 @@ static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
     if (err == WB_OK)
         err = inbox_attach(db_handle(consumer->db), o->name, &consumer->inbox, why);
     if (err == WB_OK)
-        err = event_consumer_positions_open(&consumer->positions, o->path, o->name, why);
+        err = event_consumer_positions_open(&consumer->positions, o->bus, o->path, o->name, why);
+    if (err == WB_OK)
+        err = count_start(consumer, why);
     if (err == WB_OK && o->open != NULL)
         err = o->open(o->ctx, consumer->db, &consumer->scope, why);
     if (err != WB_OK)
         return err;
     consumer->scope_open = true;
+    event_consumer_guard(consumer);
     err = subscribe(consumer, why);
     /* A bus that is away now is one of the things a consumer lives with. */
     if (err != WB_OK && wb_err_class(err) == WB_RETRY) {
@@ -184,14 +240,24 @@ static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
     return err;
 }
 
+static void end_start(struct event_consumer *consumer)
+{
+    if (!consumer->start_counted || db_begin(consumer->db, NULL) != WB_OK)
+        return;
+    if (inbox_start_clear(consumer->inbox, NULL) == WB_OK)
+        (void)db_commit(consumer->db, NULL);
+    db_rollback(consumer->db);
+}
+
 static void teardown(struct event_consumer *consumer)
 {
     const struct event_consumer_options *o = &consumer->options;
 
-    event_bus_release(consumer->current);
+    event_consumer_release(consumer, consumer->queued);
     event_bus_unsubscribe(consumer->subscription);
     if (consumer->scope_open && o->close != NULL)
         o->close(o->ctx, consumer->scope);
+    end_start(consumer);
     event_consumer_positions_close(&consumer->positions);
     inbox_detach(consumer->inbox);
     db_close(consumer->db);
@@ -254,6 +320,10 @@ static void defaults_set(struct event_consumer_options *o)
         o->backoff_min_ns = BACKOFF_MIN_NS;
     if (o->backoff_max_ns <= 0)
         o->backoff_max_ns = BACKOFF_MAX_NS;
+    if (o->group == 0)
+        o->group = GROUP;
+    if (o->group > CONSUMER_GROUP_MAX)
+        o->group = CONSUMER_GROUP_MAX;
     if (o->clock == NULL)
         o->clock = wb_clock_system();
 }

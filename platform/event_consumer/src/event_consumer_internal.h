@@ -23,18 +23,23 @@ struct consumer_stream {
  */
 struct consumer_positions {
     pthread_mutex_t mutex;
-    struct db *db; /* guarded by mutex, as all below */
+    struct event_bus *bus; /* constant */
+    struct db *db;         /* guarded by mutex, as all below */
     struct inbox *inbox;
+    uint64_t went_back; /* how often a stream had lost what was read of it */
     struct consumer_stream *streams;
     size_t count;
     size_t capacity;
 };
 
-wb_err event_consumer_positions_open(struct consumer_positions *positions, const char *path,
-                                     const char *consumer, struct wb_why *why);
+wb_err event_consumer_positions_open(struct consumer_positions *positions, struct event_bus *bus,
+                                     const char *path, const char *consumer, struct wb_why *why);
 void event_consumer_positions_close(struct consumer_positions *positions);
 
-/** Where to go on; remembers the incarnation. */
+/**
+ * Where to go on; remembers the incarnation. Asks the bus whether the stream still holds what was
+ * read of it; EVENT_BUS_POSITION_LATER when it does not answer.
+ */
 uint64_t event_consumer_positions_ask(struct consumer_positions *positions, const char *stream,
                                       int64_t created_wall_ns);
 
@@ -42,7 +47,24 @@ uint64_t event_consumer_positions_ask(struct consumer_positions *positions, cons
 int64_t event_consumer_positions_created(struct consumer_positions *positions,
                                          const struct event_bus_delivery *delivery);
 
+/* ---- dead letters ---------------------------------------------------------------------------- */
+
+/* When to look for dead letters that are to be handled again. */
+struct consumer_letters {
+    bool pending;          /* there may be one now */
+    int64_t next_mono_ns;  /* no look before */
+    int64_t retry_mono_ns; /* pending: not before, after trouble */
+    unsigned attempts;     /* in trouble */
+    int64_t version;       /* of the database, at the last look */
+    int64_t due_wall_ns;   /* when the next falls due; 0: none */
+};
+
 /* ---- the consumer ---------------------------------------------------------------------------- */
+
+enum { CONSUMER_GROUP_MAX = 256 };
+
+/* A process that lives so long was not ended by the events that were waiting for it. */
+#define CONSUMER_TRUST_NS (10 * WB_SEC)
 
 struct event_consumer {
     /* constant after start */
@@ -59,10 +81,19 @@ struct event_consumer {
     struct inbox *inbox;
     void *scope;
     bool scope_open;
-    struct event_bus_subscription *subscription; /* NULL: to be made still */
-    struct event_bus_delivery *current;          /* the event at hand; NULL: none */
-    unsigned attempts;                           /* of the event, or of the subscription */
-    int64_t retry_mono_ns;                       /* not before then */
+    struct event_bus_subscription *subscription;          /* NULL: to be made still */
+    struct event_bus_delivery *queue[CONSUMER_GROUP_MAX]; /* fetched, still to be dealt with */
+    size_t queued;
+    size_t group;       /* so many events in one transaction, now */
+    bool handling;      /* the handler runs */
+    bool start_counted; /* and all is not known to go well yet */
+    int64_t started_mono_ns;
+    bool cautious;    /* after many starts: groups stay small */
+    bool suspected;   /* the event at hand is noted */
+    uint32_t crashes; /* times that the accused event has ended a process */
+    struct consumer_letters letters;
+    unsigned attempts;     /* of the first event, or of the subscription */
+    int64_t retry_mono_ns; /* not before then */
     struct wb_rng rng;
     bool ended; /* the bus is closed */
 
@@ -77,18 +108,53 @@ struct event_consumer {
 };
 
 typedef enum consumer_outcome {
-    CONSUMER_DONE, /* handled, known before, or parked: on to the next */
-    CONSUMER_AGAIN /* to be tried again after the backoff */
+    CONSUMER_DONE, /* on to what is first in the queue now */
+    CONSUMER_AGAIN /* the first is to be tried again after the backoff */
 } consumer_outcome;
 
-/** Try the event at hand once, with all that follows from its failure. */
+/** Try what is queued, once, with all that follows from a failure. */
 consumer_outcome event_consumer_apply(struct event_consumer *consumer);
+
+/** Refuse a COMMIT inside the handler. */
+void event_consumer_guard(struct event_consumer *consumer);
+
+/** Run the handler inside the open transaction; its error, or WB_MISUSE if it ended that. */
+wb_err event_consumer_handle(struct event_consumer *consumer,
+                             const struct event_bus_delivery *delivery, struct wb_why *why);
+
+/** Commit, with what the inbox notes about the life of the process. */
+wb_err event_consumer_commit(struct event_consumer *consumer, struct wb_why *why);
+
+/** Nobody's fault: it passes, or somebody must mend the database. */
+bool event_consumer_is_trouble(wb_err err);
+
+/** Note what is about to be handled, a dead letter or (0) the first event, and that it is over. */
+wb_err event_consumer_suspect(struct event_consumer *consumer, int64_t letter, struct wb_why *why);
+void event_consumer_unsuspect(struct event_consumer *consumer);
+
+/** Has the accused ended enough processes? */
+bool event_consumer_condemned(const struct event_consumer *consumer, struct wb_why *ret_reason);
+
+/** Handle one dead letter again; false: none waits. */
+bool event_consumer_letters_step(struct event_consumer *consumer);
+
+/** How long until the next look for some. */
+int64_t event_consumer_letters_wait_ns(const struct event_consumer *consumer);
+
+/** The monotonic time before which nothing is tried again. */
+int64_t event_consumer_backoff(struct event_consumer *consumer, unsigned attempts);
+
+/** The first events of the queue are dealt with. */
+void event_consumer_release(struct event_consumer *consumer, size_t count);
 
 /** Note what is wrong, for health; NULL: nothing. */
 void event_consumer_problem(struct event_consumer *consumer, const char *text);
 
-/** Add one to a count of health and to its metric. */
-void event_consumer_count(struct event_consumer *consumer, uint64_t *count,
+/** As that, and log it, with the place of the first event. */
+void event_consumer_tell(struct event_consumer *consumer, wb_log_level level, const char *text);
+
+/** Add to a count of health and to its metric. */
+void event_consumer_count(struct event_consumer *consumer, uint64_t *count, uint64_t more,
                           struct observe_series *series);
 
 #endif /* EVENT_CONSUMER_INTERNAL_H */

@@ -123,42 +123,9 @@ void inbox_detach(struct inbox *inbox)
     for (int i = 0; i < INBOX_STATEMENT_COUNT; i++)
         sqlite3_finalize(inbox->statements[i]);
     wb_buf_free(&inbox->text);
+    wb_buf_free(&inbox->claimed);
+    wb_buf_free(&inbox->accused);
+    wb_buf_free(&inbox->letter_text);
     free(inbox->consumer);
     free(inbox);
-}
-
-/* ---- positions ------------------------------------------------------------------------------- */
-
-wb_err inbox_advance(struct inbox *inbox, const struct inbox_origin *origin, struct wb_why *why)
-{
-    assert(inbox != NULL);
-    assert(origin != NULL);
-
-    wb_err err = inbox_require_transaction(inbox, "advance the position", why);
-    if (err != WB_OK)
-        return err;
-    /* Backwards too: a stream that lost its end is read again, and what comes twice is known. */
-    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_POSITION_PUT);
-    inbox_bind_text(stmt, 2, origin->stream);
-    sqlite3_bind_int64(stmt, 3, origin->stream_created_wall_ns);
-    sqlite3_bind_int64(stmt, 4, (int64_t)origin->sequence);
-    return inbox_run(inbox, stmt, "advance the position", why);
-}
-
-wb_err inbox_position(struct inbox *inbox, const char *stream, int64_t stream_created_wall_ns,
-                      uint64_t *ret_sequence, struct wb_why *why)
-{
-    assert(inbox != NULL);
-    assert(stream != NULL);
-    assert(ret_sequence != NULL);
-
-    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_POSITION_GET);
-    inbox_bind_text(stmt, 2, wb_str(stream));
-    sqlite3_bind_int64(stmt, 3, stream_created_wall_ns);
-    bool row = false;
-    wb_err err = inbox_first(inbox, stmt, &row, "read the position", why);
-    if (err == WB_OK)
-        *ret_sequence = row ? (uint64_t)sqlite3_column_int64(stmt, 0) : 0;
-    sqlite3_reset(stmt);
-    return err;
 }

@@ -113,6 +113,8 @@ wb_err inbox_claim(struct inbox *inbox, const struct message *msg,
         err = inbox_remember(inbox, &identity, origin, why);
     if (err != WB_OK)
         return err;
+    if (inbox->batch.open)
+        return inbox_batch_hold(inbox, &identity, why);
     /* If this transaction commits, the earlier failures are over. */
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FAILURE_DROP);
     inbox_bind_text(stmt, 2, identity.text);

@@ -8,8 +8,6 @@
 /* A consumer works at one event at a time, so more than a few are leftovers of lost streams. */
 static const int64_t FAILURES_KEPT = 1000;
 
-static const uint64_t DEAD_LETTERS_MAX = 100000;
-
 /* Never the event at hand, or it would be counted from 1 for ever. */
 static wb_err failures_prune(struct inbox *inbox, const struct inbox_identity *identity,
                              struct wb_why *why)
@@ -51,32 +49,6 @@ wb_err inbox_fail(struct inbox *inbox, const struct message *msg, const struct i
     return err;
 }
 
-static wb_err count(struct inbox *inbox, enum inbox_statement which, uint64_t *ret_count,
-                    struct wb_why *why)
-{
-    struct sqlite3_stmt *stmt = inbox_use(inbox, which);
-    bool row = false;
-    wb_err err = inbox_first(inbox, stmt, &row, "count dead letters", why);
-
-    if (err == WB_OK)
-        *ret_count = row ? (uint64_t)sqlite3_column_int64(stmt, 0) : 0;
-    sqlite3_reset(stmt);
-    return err;
-}
-
-static wb_err require_room(struct inbox *inbox, struct wb_why *why)
-{
-    uint64_t kept = 0;
-    wb_err err = count(inbox, INBOX_PARKED_ALL, &kept, why);
-
-    if (err == WB_OK && kept >= DEAD_LETTERS_MAX)
-        err = wb_fail(why, WB_FULL,
-                      "cannot park an event of %s: the table dead_letter has %llu rows, the limit; "
-                      "find the common cause, then replay or delete them",
-                      inbox->consumer, (unsigned long long)kept);
-    return err;
-}
-
 static wb_err failures_of(struct inbox *inbox, const struct inbox_identity *identity,
                           int64_t *ret_failures, struct wb_why *why)
 {
@@ -91,41 +63,6 @@ static wb_err failures_of(struct inbox *inbox, const struct inbox_identity *iden
     return err;
 }
 
-static wb_err letter_write(struct inbox *inbox, const struct message *msg,
-                           const struct inbox_identity *identity, const struct inbox_origin *origin,
-                           const char *reason, int64_t failures, struct wb_why *why)
-{
-    char source[2 * INBOX_SOURCE_SIZE + 1] = "", fingerprint[WB_FINGERPRINT_TEXT];
-    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PARK);
-    struct wb_buf headers = {0};
-
-    message_headers_format(msg, &headers);
-    if (headers.failed)
-        return wb_fail(why, WB_NOMEM, "out of memory parking an event of %s", inbox->consumer);
-    inbox_bind_text(stmt, 2, msg->subject);
-    inbox_bind_text(stmt, 3, wb_str_n(headers.ptr, headers.len));
-    inbox_bind_text(stmt, 4, msg->msg_id);
-    inbox_bind_text(stmt, 5, origin->stream);
-    sqlite3_bind_int64(stmt, 6, (int64_t)origin->sequence);
-    sqlite3_bind_int64(stmt, 7, origin->stored_wall_ns / WB_MS);
-    inbox_bind_text(stmt, 8, wb_str(reason));
-    sqlite3_bind_int64(stmt, 9, failures);
-    sqlite3_bind_int64(stmt, 10, wb_wall_ns(wb_clock_system()) / WB_MS);
-    sqlite3_bind_blob64(stmt, 11, msg->payload.len > 0 ? msg->payload.ptr : "", msg->payload.len,
-                        SQLITE_STATIC);
-    inbox_bind_text(stmt, 12, message_header(msg, MESSAGE_HEADER_KEY));
-    if (identity->ours)
-        wb_hex_encode(identity->source, INBOX_SOURCE_SIZE, source);
-    inbox_bind_text(stmt, 13, wb_str(source));
-    sqlite3_bind_int64(stmt, 14, identity->row);
-    wb_fingerprint(wb_str(reason), fingerprint);
-    inbox_bind_text(stmt, 15, wb_str(fingerprint));
-    wb_err err = inbox_run(inbox, stmt, "park an event", why);
-    sqlite3_clear_bindings(stmt);
-    wb_buf_free(&headers);
-    return err;
-}
-
 wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct inbox_origin *origin,
                   const char *reason, struct wb_why *why)
 {
@@ -136,23 +73,15 @@ wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct i
     assert(msg != NULL);
     assert(origin != NULL);
     assert(reason != NULL);
+    assert(!inbox->batch.open);
     wb_err err = inbox_require_transaction(inbox, "park an event", why);
-    if (err == WB_OK)
-        err = require_room(inbox, why);
     if (err == WB_OK)
         err = inbox_identify(inbox, msg, origin, &identity, why);
     if (err == WB_OK)
         err = failures_of(inbox, &identity, &failures, why);
     if (err == WB_OK)
-        err = letter_write(inbox, msg, &identity, origin, reason, failures, why);
+        err = inbox_letter_write(inbox, msg, &identity, origin, reason, failures, why);
     if (err == WB_OK)
         err = inbox_claim(inbox, msg, origin, why);
     return err == WB_EXISTS ? WB_OK : err;
-}
-
-wb_err inbox_parked(struct inbox *inbox, uint64_t *ret_count, struct wb_why *why)
-{
-    assert(inbox != NULL);
-    assert(ret_count != NULL);
-    return count(inbox, INBOX_PARKED, ret_count, why);
 }

@@ -22,11 +22,36 @@
                      " WHERE consumer = ?1 AND number IN"                                          \
                      " (SELECT number FROM inbox_foreign WHERE consumer = ?1"                      \
                      " ORDER BY number LIMIT 8) AND (number <= ?2 OR stored_at < ?3)")             \
-    X(POSITION_GET, "SELECT sequence FROM inbox_position"                                          \
+    X(POSITION_GET, "SELECT sequence, mark FROM inbox_position"                                    \
                     " WHERE consumer = ?1 AND stream = ?2 AND created = ?3")                       \
-    X(POSITION_PUT, "INSERT INTO inbox_position(consumer, stream, created, sequence)"              \
-                    " VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE"                                \
-                    " SET created = excluded.created, sequence = excluded.sequence")               \
+    X(POSITION_PUT, "INSERT INTO inbox_position(consumer, stream, created, sequence, mark)"        \
+                    " VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE"                            \
+                    " SET created = excluded.created, sequence = excluded.sequence,"               \
+                    " mark = excluded.mark")                                                       \
+    X(ANCHORS, "SELECT sequence, mark FROM inbox_anchor"                                           \
+               " WHERE consumer = ?1 AND stream = ?2 AND created = ?3 ORDER BY sequence DESC")     \
+    X(ANCHOR_PUT, "INSERT OR REPLACE INTO inbox_anchor(consumer, stream, created, sequence, mark)" \
+                  " VALUES(?1, ?2, ?3, ?4, ?5)")                                                   \
+    X(ANCHOR_DROP, "DELETE FROM inbox_anchor"                                                      \
+                   " WHERE consumer = ?1 AND stream = ?2 AND created = ?3 AND sequence = ?4")      \
+    X(ANCHOR_DROP_OTHERS, "DELETE FROM inbox_anchor"                                               \
+                          " WHERE consumer = ?1 AND stream = ?2 AND created <> ?3")                \
+    X(START_COUNT, "INSERT INTO inbox_start(consumer, starts) VALUES(?1, 1) ON CONFLICT DO UPDATE" \
+                   " SET starts = starts + 1, suspect = '',"                                       \
+                   " accused = CASE suspect WHEN '' THEN accused ELSE suspect END,"                \
+                   " crashes = CASE suspect WHEN '' THEN crashes WHEN accused THEN crashes + 1"    \
+                   " ELSE 1 END RETURNING starts, accused, crashes")                               \
+    X(START_CLEAR, "UPDATE inbox_start SET starts = 0 WHERE consumer = ?1")                        \
+    X(SUSPECT_PUT, "UPDATE inbox_start SET suspect = ?2 WHERE consumer = ?1")                      \
+    X(SUSPECT_CLEAR, "UPDATE inbox_start SET suspect = '',"                                        \
+                     " crashes = CASE accused WHEN suspect THEN 0 ELSE crashes END,"               \
+                     " accused = CASE accused WHEN suspect THEN '' ELSE accused END"               \
+                     " WHERE consumer = ?1")                                                       \
+    X(SAVEPOINT, "SAVEPOINT inbox_event")                                                          \
+    X(RELEASE, "RELEASE inbox_event")                                                              \
+    X(ROLLBACK_TO, "ROLLBACK TO inbox_event")                                                      \
+    X(FOREIGN_DROP, "DELETE FROM inbox_foreign WHERE consumer = ?1 AND event = ?2")                \
+    X(FAILURE_ANY, "SELECT 1 FROM inbox_failure WHERE consumer = ?1 LIMIT 1")                      \
     X(FAILURE_ADD, "INSERT INTO inbox_failure(consumer, event, failures, reason)"                  \
                    " VALUES(?1, ?2, 1, ?3) ON CONFLICT DO UPDATE"                                  \
                    " SET failures = failures + 1, reason = excluded.reason RETURNING failures")    \
@@ -39,7 +64,22 @@
             " stored_at, reason, failures, parked_at, payload, key, source, row_id, fingerprint)"  \
             " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")           \
     X(PARKED_ALL, "SELECT count(*) FROM dead_letter")                                              \
-    X(PARKED, "SELECT count(*) FROM dead_letter WHERE consumer = ?1")
+    X(PARKED, "SELECT count(*) FROM dead_letter WHERE consumer = ?1")                              \
+    X(KEY_PARKED,                                                                                  \
+      "SELECT min(id) FROM dead_letter WHERE consumer = ?1 AND key = ?2 AND key <> ''")            \
+    X(RETRY_NEXT, "SELECT id, subject, headers, msg_id, stream, sequence, stored_at, failures,"    \
+                  " payload FROM dead_letter AS d INDEXED BY dead_letter_retry"                    \
+                  " WHERE consumer = ?1 AND state = 'retry' AND ifnull(next_at, 0) <= ?2"          \
+                  " AND (?3 = 0 OR key = '' OR NOT EXISTS(SELECT 1 FROM dead_letter AS o"          \
+                  " WHERE o.consumer = ?1 AND o.key = d.key AND o.key <> '' AND o.id < d.id))"     \
+                  " ORDER BY id LIMIT 1")                                                          \
+    X(RETRY_DUE, "SELECT min(ifnull(next_at, 0)) FROM dead_letter INDEXED BY dead_letter_retry"    \
+                 " WHERE consumer = ?1 AND state = 'retry' AND ifnull(next_at, 0) > ?2")           \
+    X(RETRY_DONE, "DELETE FROM dead_letter WHERE consumer = ?1 AND id = ?2 AND state = 'retry'")   \
+    X(RETRY_FAILED, "UPDATE dead_letter SET state = 'parked', next_at = NULL,"                     \
+                    " failures = failures + 1, reason = ?3, fingerprint = ?4, parked_at = ?5"      \
+                    " WHERE consumer = ?1 AND id = ?2 AND state = 'retry'")                        \
+    X(DATA_VERSION, "PRAGMA data_version")
 
 enum inbox_statement {
 #define X(name, sql) INBOX_##name,
@@ -58,11 +98,48 @@ struct inbox_identity {
     struct wb_str text; /* the same for both kinds, unique; lives in the inbox until the next one */
 };
 
+enum { INBOX_PAGE_ROWS = 2048, INBOX_PAGE_BYTES = INBOX_PAGE_ROWS / 8, INBOX_RECENT = 8 };
+
+/* A row of inbox_page: a page of bits (full = 0), or a run of pages that are full. */
+struct inbox_page {
+    int64_t first;
+    int64_t full;
+    uint8_t bits[INBOX_PAGE_BYTES];
+};
+
+/* Many events in one transaction. */
+struct inbox_batch {
+    bool open;
+    bool failures; /* the consumer has some: they end with what is kept */
+    /* The page at hand, in memory until another is needed, or the end. */
+    bool loaded, changed;
+    uint8_t source[INBOX_SOURCE_SIZE];
+    int64_t at;
+    struct inbox_page page;
+    /* The event claimed last, which may still be taken back. */
+    bool claimed, ours;
+    int64_t row;
+    int64_t letters; /* dead letters of all consumers; -1: not counted yet */
+};
+
+/* Where the newest anchor of a stream stands; forgotten, it only costs one more. */
+struct inbox_recent {
+    uint64_t stream; /* hash of its name and incarnation; 0: unused */
+    uint64_t sequence;
+};
+
 struct inbox {
     struct sqlite3 *handle; /* borrowed */
     char *consumer;
     struct sqlite3_stmt *statements[INBOX_STATEMENT_COUNT];
-    struct wb_buf text; /* of the identity at hand */
+    struct wb_buf text;    /* of the identity at hand */
+    struct wb_buf claimed; /* of the event claimed last in a batch */
+    struct wb_buf accused; /* of the event that has ended processes; "": none */
+    struct inbox_batch batch;
+    struct inbox_recent recent[INBOX_RECENT];
+    struct inbox_letter letter; /* the one at hand */
+    struct message_header letter_headers[MESSAGE_HEADERS_MAX];
+    struct wb_buf letter_text; /* what the letter points to */
 };
 
 /** Create or migrate the tables. */
@@ -77,9 +154,24 @@ wb_err inbox_identify(struct inbox *inbox, const struct message *msg,
 wb_err inbox_remember(struct inbox *inbox, const struct inbox_identity *identity,
                       const struct inbox_origin *origin, struct wb_why *why);
 
-/** As inbox_remember(), for an event of an outbox: one bit in a page. */
+/** As inbox_remember(), for an event of an outbox: one bit in a page; in a batch in memory only. */
 wb_err inbox_page_set(struct inbox *inbox, const struct inbox_identity *identity,
                       struct wb_why *why);
+
+/** Take back what was just set in a batch. */
+void inbox_page_unset(struct inbox *inbox, int64_t row);
+
+/** Write the page at hand, if it was changed. */
+wb_err inbox_page_flush(struct inbox *inbox, struct wb_why *why);
+
+/** In a batch: hold the claim just made, so that it can be taken back. */
+wb_err inbox_batch_hold(struct inbox *inbox, const struct inbox_identity *identity,
+                        struct wb_why *why);
+
+/** Write a dead letter. WB_FULL. */
+wb_err inbox_letter_write(struct inbox *inbox, const struct message *msg,
+                          const struct inbox_identity *identity, const struct inbox_origin *origin,
+                          const char *reason, int64_t failures, struct wb_why *why);
 
 /** A statement, reset, with its consumer bound. */
 struct sqlite3_stmt *inbox_use(struct inbox *inbox, enum inbox_statement which);

@@ -5,15 +5,6 @@
 
 #include <waybill/db.h>
 
-enum { PAGE_ROWS = 2048, PAGE_BYTES = PAGE_ROWS / 8 };
-
-/* A row of the table: a page of bits (full = 0), or a run of pages that are full. */
-struct page {
-    int64_t first;
-    int64_t full;
-    uint8_t bits[PAGE_BYTES];
-};
-
 static wb_err page_corrupt(struct inbox *inbox, struct wb_why *why)
 {
     return wb_fail(why, WB_CORRUPT,
@@ -24,10 +15,10 @@ static wb_err page_corrupt(struct inbox *inbox, struct wb_why *why)
 
 /* The entry that begins at page or is the last before it; *ret_found is false if there is none. */
 static wb_err page_find(struct inbox *inbox, const uint8_t *source, int64_t at,
-                        struct page *ret_page, bool *ret_found, struct wb_why *why)
+                        struct inbox_page *ret_page, bool *ret_found, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PAGE_GET);
-    struct page page = {0};
+    struct inbox_page page = {0};
     bool found = false;
 
     sqlite3_bind_blob(stmt, 2, source, INBOX_SOURCE_SIZE, SQLITE_STATIC);
@@ -37,8 +28,8 @@ static wb_err page_find(struct inbox *inbox, const uint8_t *source, int64_t at,
         page.first = sqlite3_column_int64(stmt, 0);
         page.full = sqlite3_column_int64(stmt, 1);
         int size = sqlite3_column_bytes(stmt, 2);
-        if (page.full == 0 && size == PAGE_BYTES)
-            memcpy(page.bits, sqlite3_column_blob(stmt, 2), PAGE_BYTES);
+        if (page.full == 0 && size == INBOX_PAGE_BYTES)
+            memcpy(page.bits, sqlite3_column_blob(stmt, 2), INBOX_PAGE_BYTES);
         else if (page.full <= 0 || size != 0)
             err = page_corrupt(inbox, why);
     }
@@ -50,7 +41,7 @@ static wb_err page_find(struct inbox *inbox, const uint8_t *source, int64_t at,
     return WB_OK;
 }
 
-static wb_err page_put(struct inbox *inbox, const uint8_t *source, const struct page *page,
+static wb_err page_put(struct inbox *inbox, const uint8_t *source, const struct inbox_page *page,
                        struct wb_why *why)
 {
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PAGE_PUT);
@@ -58,7 +49,7 @@ static wb_err page_put(struct inbox *inbox, const uint8_t *source, const struct 
     sqlite3_bind_blob(stmt, 2, source, INBOX_SOURCE_SIZE, SQLITE_STATIC);
     sqlite3_bind_int64(stmt, 3, page->first);
     sqlite3_bind_int64(stmt, 4, page->full);
-    sqlite3_bind_blob(stmt, 5, page->bits, page->full > 0 ? 0 : PAGE_BYTES, SQLITE_STATIC);
+    sqlite3_bind_blob(stmt, 5, page->bits, page->full > 0 ? 0 : INBOX_PAGE_BYTES, SQLITE_STATIC);
     return inbox_run(inbox, stmt, "remember an event", why);
 }
 
@@ -75,7 +66,7 @@ static wb_err page_drop(struct inbox *inbox, const uint8_t *source, int64_t firs
 /* A page became full: it joins the run that ends before it and the one that begins after it. */
 static wb_err page_join(struct inbox *inbox, const uint8_t *source, int64_t at, struct wb_why *why)
 {
-    struct page run = {.first = at, .full = 1}, left, right;
+    struct inbox_page run = {.first = at, .full = 1}, left, right;
     bool has_left = false, has_right = false;
     wb_err err = page_find(inbox, source, at - 1, &left, &has_left, why);
 
@@ -93,32 +84,76 @@ static wb_err page_join(struct inbox *inbox, const uint8_t *source, int64_t at, 
     return err == WB_OK ? page_put(inbox, source, &run, why) : err;
 }
 
-static bool all_set(const struct page *page)
+static bool all_set(const struct inbox_page *page)
 {
-    for (size_t i = 0; i < PAGE_BYTES; i++)
+    for (size_t i = 0; i < INBOX_PAGE_BYTES; i++)
         if (page->bits[i] != 0xff)
             return false;
     return true;
 }
 
+/* ---- the page at hand ------------------------------------------------------------------------ */
+
+wb_err inbox_page_flush(struct inbox *inbox, struct wb_why *why)
+{
+    struct inbox_batch *batch = &inbox->batch;
+    bool changed = batch->loaded && batch->changed;
+
+    batch->loaded = batch->changed = false;
+    if (!changed)
+        return WB_OK;
+    return all_set(&batch->page) ? page_join(inbox, batch->source, batch->at, why)
+                                 : page_put(inbox, batch->source, &batch->page, why);
+}
+
+/* Have the page in memory; a run that covers it is as good. */
+static wb_err page_load(struct inbox *inbox, const uint8_t *source, int64_t at, struct wb_why *why)
+{
+    struct inbox_batch *batch = &inbox->batch;
+    struct inbox_page page;
+    bool found = false;
+
+    if (batch->loaded && batch->at == at && memcmp(batch->source, source, INBOX_SOURCE_SIZE) == 0)
+        return WB_OK;
+    wb_err err = inbox_page_flush(inbox, why);
+    if (err == WB_OK)
+        err = page_find(inbox, source, at, &page, &found, why);
+    if (err != WB_OK)
+        return err;
+    bool in_run = found && page.full > 0 && at < page.first + page.full;
+    if (!found || (page.first != at && !in_run))
+        page = (struct inbox_page){.first = at};
+    batch->page = page;
+    batch->at = at;
+    memcpy(batch->source, source, INBOX_SOURCE_SIZE);
+    batch->loaded = true;
+    batch->changed = false;
+    return WB_OK;
+}
+
 wb_err inbox_page_set(struct inbox *inbox, const struct inbox_identity *identity,
                       struct wb_why *why)
 {
-    int64_t at = (identity->row - 1) / PAGE_ROWS;
-    unsigned bit = (unsigned)((identity->row - 1) % PAGE_ROWS);
-    struct page page;
-    bool found = false;
-    wb_err err = page_find(inbox, identity->source, at, &page, &found, why);
+    struct inbox_page *page = &inbox->batch.page;
+    unsigned bit = (unsigned)((identity->row - 1) % INBOX_PAGE_ROWS);
+    wb_err err = page_load(inbox, identity->source, (identity->row - 1) / INBOX_PAGE_ROWS, why);
 
-    if (err != WB_OK)
-        return err;
-    if (found && page.full > 0 && at < page.first + page.full)
-        return WB_EXISTS;
-    if (!found || page.first != at)
-        page = (struct page){.first = at};
-    if ((page.bits[bit / 8] >> (bit % 8) & 1) != 0)
-        return WB_EXISTS;
-    page.bits[bit / 8] = (uint8_t)(page.bits[bit / 8] | 1U << (bit % 8));
-    return all_set(&page) ? page_join(inbox, identity->source, at, why)
-                          : page_put(inbox, identity->source, &page, why);
+    if (err == WB_OK && (page->full > 0 || (page->bits[bit / 8] >> (bit % 8) & 1) != 0))
+        err = WB_EXISTS;
+    if (err == WB_OK) {
+        page->bits[bit / 8] = (uint8_t)(page->bits[bit / 8] | 1U << (bit % 8));
+        inbox->batch.changed = true;
+    }
+    /* Without a batch the table is what counts, also for a rollback that nobody tells of. */
+    if (!inbox->batch.open && err != WB_OK)
+        inbox->batch.loaded = false;
+    return inbox->batch.open || err != WB_OK ? err : inbox_page_flush(inbox, why);
+}
+
+void inbox_page_unset(struct inbox *inbox, int64_t row)
+{
+    unsigned bit = (unsigned)((row - 1) % INBOX_PAGE_ROWS);
+    uint8_t *byte = &inbox->batch.page.bits[bit / 8];
+
+    *byte = (uint8_t)(*byte & ~(1U << (bit % 8)));
 }

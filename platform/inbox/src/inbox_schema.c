@@ -82,11 +82,16 @@ static const char schema_2[] =
     " mark INTEGER NOT NULL,"
     " PRIMARY KEY(consumer, stream, created, sequence)) WITHOUT ROWID;"
 
-    /* Starts since the last commit, and the event that may be what ends the process; '': none. */
+    /*
+     * Starts since all went well; the event in the handler's hands, kept only while they are many;
+     * and the event that was in its hands when so many processes ended, one after another.
+     */
     "CREATE TABLE inbox_start("
     " consumer TEXT PRIMARY KEY NOT NULL,"
     " starts INTEGER NOT NULL DEFAULT 0,"
-    " suspect TEXT NOT NULL DEFAULT '') WITHOUT ROWID;"
+    " suspect TEXT NOT NULL DEFAULT '',"
+    " accused TEXT NOT NULL DEFAULT '',"
+    " crashes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;"
 
     "ALTER TABLE dead_letter RENAME TO dead_letter_1;"
     "CREATE TABLE dead_letter("

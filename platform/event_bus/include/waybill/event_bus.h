@@ -215,6 +215,8 @@ typedef enum event_bus_start {
     EVENT_BUS_START_POSITION          /* behind what position() says, asked for each stream */
 } event_bus_start;
 
+#define EVENT_BUS_POSITION_LATER UINT64_MAX
+
 /**
  * Called for each message. The delivery is a view, valid until the handler returns; to keep it take
  * event_bus_retain(). Settle it with event_bus_ack() and its like, here or later from any thread;
@@ -235,8 +237,12 @@ struct event_bus_subscription_options {
      * over reconnects and lost consumers. A slow reader lags in the stream. Not with durable.
      */
     bool ack_none;
-    /* EVENT_BUS_START_POSITION: the last sequence handled of a stream, 0 for none. stream_created
-     * tells a stream made anew from the one the position belongs to. Called before its messages. */
+    /*
+     * EVENT_BUS_START_POSITION: the last sequence handled of a stream, 0 for none. stream_created
+     * tells a stream made anew from the one the position belongs to. Called before its messages,
+     * and again when the stream has lost, or may have lost, what was received from it. May read
+     * from the bus. EVENT_BUS_POSITION_LATER when it cannot tell now: then it is asked again.
+     */
     uint64_t (*position)(void *ctx, const char *stream, int64_t stream_created_wall_ns);
     int64_t ack_wait_ns;       /* 0: 30 s; at least 10 ms */
     uint32_t max_deliver;      /* failures of the handler until given up; 0: never */

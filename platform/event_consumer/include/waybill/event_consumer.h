@@ -1,15 +1,26 @@
 /*
  * waybill/event_consumer.h - hands each event to a handler once, inside a transaction.
  *
- * It reads the streams as an ordered log from its own position. For each event: BEGIN IMMEDIATE;
- * claim it in the inbox; run the handler, which writes its rows and its own outbox events; advance
- * the position; COMMIT. A process that dies at any point goes on exactly where the last commit was.
+ * It reads the streams as an ordered log from its own position. For the events that wait, one
+ * after another in one transaction: claim it in the inbox; run the handler, which writes its rows
+ * and its own outbox events; then advance the position; COMMIT. A process that dies at any point
+ * goes on exactly where the last commit was. Before it reads on, also after each loss of the
+ * connection, it makes sure that the stream still is the one it has read; one that lost its end is
+ * read again from where it last agreed, and what comes twice is known.
  *
- * A handler that fails is rolled back, counted in the database, and tried again with backoff;
- * younger events wait, so order holds. After max_failures the event becomes a dead letter and the
- * flow goes on. A process that dies does not count as a failure, nor does what the database cannot
- * do now: WB_BUSY, WB_DISK_FULL, WB_FULL, WB_IO, WB_NOMEM, WB_READ_ONLY, WB_UNKNOWN, also from the
- * handler, are tried again until they pass, and health tells them.
+ * A handler that fails is rolled back to where its event began, counted in the database, and tried
+ * again with backoff; younger events wait, so order holds. After max_failures the event becomes a
+ * dead letter, and the policy says what becomes of younger ones. A process that dies does not count
+ * as a failure, nor does what the database cannot do now: WB_BUSY, WB_DISK_FULL, WB_FULL, WB_IO,
+ * WB_NOMEM, WB_READ_ONLY, WB_UNKNOWN, also from the handler, are tried again until they pass, and
+ * health tells them.
+ *
+ * An event that kills the process is found too: after starts that none survived for 10 s, or until
+ * a clean end, the groups get smaller with each; an event that is alone is noted before it is
+ * handled; one that was noted at five ends, one after another, becomes a dead letter.
+ *
+ * Dead letters that are put into state 'retry' in the database, by whatever process, are handled
+ * again within a second or so, the oldest first; they go, or are parked again with the new reason.
  *
  * Threads   One, with a database connection of its own. In manual mode none.
  */
@@ -34,8 +45,15 @@ struct event_consumer_event {
     void *scope; /* what options->open made for this connection */
 };
 
+/* What becomes of the younger events of a key when one has become a dead letter. */
+typedef enum event_consumer_policy {
+    EVENT_CONSUMER_PARK,     /* they are handled */
+    EVENT_CONSUMER_BLOCK_KEY /* they become dead letters behind it: handle them again in order */
+} event_consumer_policy;
+
 /**
- * Apply one event. Must not commit, roll back, or wait for the network.
+ * Apply one event. Must not set a commit hook on the connection, commit, roll back, or wait for
+ * the network.
  * @return WB_OK to commit. Anything else rolls back and is counted; why is kept as the reason.
  */
 typedef wb_err (*event_consumer_handler)(void *ctx, const struct event_consumer_event *event,
@@ -52,6 +70,8 @@ struct event_consumer_options {
     wb_err (*open)(void *ctx, struct db *db, void **ret_scope, struct wb_why *why);
     void (*close)(void *ctx, void *scope);
     void (*committed)(void *ctx, void *scope); /* after each COMMIT; to wake a publisher */
+    event_consumer_policy policy;
+    uint32_t group; /* events in one transaction at most; 0: 64; up to 256. 5 ms end it, too */
     void *ctx;
     db_sync sync;
     uint32_t max_failures;        /* 0: 10 */
@@ -69,12 +89,16 @@ wb_err event_consumer_start(const struct event_consumer_options *options,
 /** Finish the event at hand, then end. NULL does nothing. Not from the handler. */
 void event_consumer_stop(struct event_consumer *consumer);
 
-/** Manual mode: handle one event; false when none waits or a backoff is running. */
+/**
+ * Manual mode: handle the events that wait, up to a group, and one dead letter that is to be
+ * handled again; false when none waits or a backoff is running.
+ */
 bool event_consumer_step(struct event_consumer *consumer);
 
 struct event_consumer_health {
     uint64_t handled, duplicates, failed, parked; /* since start */
-    char problem[512];                            /* the failure that is being retried; "" */
+    uint64_t went_back; /* times that a stream had lost what was read of it */
+    char problem[512];  /* the failure that is being retried; "" */
 };
 
 void event_consumer_health(struct event_consumer *consumer,

@@ -44,12 +44,63 @@ struct inbox_origin {
 wb_err inbox_claim(struct inbox *inbox, const struct message *msg,
                    const struct inbox_origin *origin, struct wb_why *why);
 
-/** Inside the open transaction: everything of the stream up to origin->sequence is dealt with. */
-wb_err inbox_advance(struct inbox *inbox, const struct inbox_origin *origin, struct wb_why *why);
+/* ---- positions ------------------------------------------------------------------------------- */
+
+/** Inside the open transaction: everything of the stream up to this message is dealt with. */
+wb_err inbox_advance(struct inbox *inbox, const struct message *msg,
+                     const struct inbox_origin *origin, struct wb_why *why);
 
 /** The last sequence dealt with; 0 when the stream is unknown or was made anew since. */
 wb_err inbox_position(struct inbox *inbox, const char *stream, int64_t stream_created_wall_ns,
                       uint64_t *ret_sequence, struct wb_why *why);
+
+/*
+ * A place in a stream up to which everything was dealt with, as long as the stream holds the same
+ * message there that it held then. A stream that lost its newest messages and was filled again
+ * holds another one. Then an older point counts; they grow sparser with their distance.
+ */
+struct inbox_point {
+    uint64_t sequence;
+    uint64_t mark; /* of the message; 0: not known, any will do */
+};
+
+#define INBOX_POINTS_MAX 17
+
+/**
+ * The points of a stream, the highest first; none when there is no position. One that lies beyond
+ * the position was reached before the stream went back.
+ */
+wb_err inbox_points(struct inbox *inbox, const char *stream, int64_t stream_created_wall_ns,
+                    struct inbox_point ret_points[INBOX_POINTS_MAX], size_t *ret_count,
+                    struct wb_why *why);
+
+/** Is this, read from the stream at point->sequence, the message of the point? WB_NOMEM. */
+wb_err inbox_point_holds(struct inbox *inbox, const struct inbox_point *point,
+                         const struct message *msg, const struct inbox_origin *origin,
+                         bool *ret_holds, struct wb_why *why);
+
+/* ---- many events in one transaction ---------------------------------------------------------- */
+
+/*
+ * After inbox_batch_begin() each inbox_claim() that says WB_OK sets a savepoint and must be
+ * followed, once the event is handled, by inbox_batch_keep() or inbox_batch_undo(). What is claimed
+ * is written by inbox_batch_end(), before the COMMIT. After a ROLLBACK: inbox_batch_drop().
+ */
+
+/** WB_MISUSE: no transaction. */
+wb_err inbox_batch_begin(struct inbox *inbox, struct wb_why *why);
+
+/** The event is handled. WB_MISUSE: the transaction is not the one in which it was claimed. */
+wb_err inbox_batch_keep(struct inbox *inbox, struct wb_why *why);
+
+/** Take back what was done since the claim, and the claim. On failure roll back all. */
+wb_err inbox_batch_undo(struct inbox *inbox, struct wb_why *why);
+
+/** Write what was claimed. On failure roll back all. */
+wb_err inbox_batch_end(struct inbox *inbox, struct wb_why *why);
+
+/** Forget a batch that was rolled back; does nothing when none is open. */
+void inbox_batch_drop(struct inbox *inbox);
 
 /* ---- failures -------------------------------------------------------------------------------- */
 
@@ -67,8 +118,83 @@ wb_err inbox_fail(struct inbox *inbox, const struct message *msg, const struct i
 wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct inbox_origin *origin,
                   const char *reason, struct wb_why *why);
 
+/**
+ * In a batch, instead of handling the event just claimed: keep it as a dead letter without a
+ * failure of its own. Follow it by inbox_batch_keep(). WB_FULL.
+ */
+wb_err inbox_set_aside(struct inbox *inbox, const struct message *msg,
+                       const struct inbox_origin *origin, const char *reason, struct wb_why *why);
+
 /** Dead letters kept for this consumer. */
 wb_err inbox_parked(struct inbox *inbox, uint64_t *ret_count, struct wb_why *why);
+
+/** Number of the oldest dead letter of a key; 0: there is none, or the key is empty. */
+wb_err inbox_key_parked(struct inbox *inbox, struct wb_str key, int64_t *ret_id,
+                        struct wb_why *why);
+
+/* ---- dead letters that are to be handled again ----------------------------------------------- */
+
+/* A person puts a dead letter into state 'retry'; its consumer handles it, and removes it or parks
+ * it again. It counts as handled all the while, so that the stream does not bring it twice. */
+struct inbox_letter {
+    int64_t id;
+    struct message message;
+    struct inbox_origin origin; /* without stream_created_wall_ns */
+    uint32_t failures;          /* so far */
+};
+
+/**
+ * The oldest letter to handle again whose time has come.
+ * @param in_key_order  pass over those behind an older dead letter of their key.
+ * @param ret_letter    NULL: there is none. Valid until the next call, or detach.
+ * @return WB_INVALID: its headers cannot be read; inbox_letter_at_hand() says which one it is.
+ */
+wb_err inbox_letter_next(struct inbox *inbox, int64_t now_wall_ns, bool in_key_order,
+                         const struct inbox_letter **ret_letter, struct wb_why *why);
+
+/** Number of the letter that inbox_letter_next() found last; 0: none. */
+int64_t inbox_letter_at_hand(const struct inbox *inbox);
+
+/** When the next letter falls due that is not due now; 0: none will. */
+wb_err inbox_letter_due(struct inbox *inbox, int64_t now_wall_ns, int64_t *ret_due_wall_ns,
+                        struct wb_why *why);
+
+/** Inside the transaction that handled it: remove it. WB_NOT_FOUND: it is not to be handled. */
+wb_err inbox_letter_done(struct inbox *inbox, int64_t id, struct wb_why *why);
+
+/** Count a failure and park it again. WB_NOT_FOUND. */
+wb_err inbox_letter_failed(struct inbox *inbox, int64_t id, const char *reason, struct wb_why *why);
+
+/** A number that is another one once some other connection has changed the database. */
+wb_err inbox_changed(struct inbox *inbox, int64_t *ret_version, struct wb_why *why);
+
+/* ---- events that end the process ------------------------------------------------------------- */
+
+/*
+ * An event whose handling kills the process would do so at each start. Starts are counted until all
+ * goes well; when they are many, the event at hand is noted before it is handled. What is found
+ * noted at a start is accused, and counted; only for the same one, time after time, it rises.
+ */
+
+/** At a start: *ret_starts counts this one; *ret_crashes how often the accused ended a process. */
+wb_err inbox_start_count(struct inbox *inbox, uint32_t *ret_starts, uint32_t *ret_crashes,
+                         struct wb_why *why);
+
+/** All goes well: the next start is the first again. Joins an open transaction. */
+wb_err inbox_start_clear(struct inbox *inbox, struct wb_why *why);
+
+/** Note the event, or the dead letter, that is about to be handled. */
+wb_err inbox_suspect(struct inbox *inbox, const struct message *msg,
+                     const struct inbox_origin *origin, struct wb_why *why);
+wb_err inbox_suspect_letter(struct inbox *inbox, int64_t id, struct wb_why *why);
+
+/** It is over, and the process lives. Joins an open transaction. */
+wb_err inbox_suspect_clear(struct inbox *inbox, struct wb_why *why);
+
+/** Is it the one that inbox_start_count() found accused? */
+bool inbox_is_accused(struct inbox *inbox, const struct message *msg,
+                      const struct inbox_origin *origin);
+bool inbox_is_accused_letter(struct inbox *inbox, int64_t id);
 
 #ifdef __cplusplus
 }

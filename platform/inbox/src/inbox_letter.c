@@ -1,0 +1,257 @@
+/* Dead letters: events given up are kept whole, and handled again when a person says so. */
+#include "inbox_internal.h"
+
+#include <assert.h>
+
+#include <waybill/db.h>
+
+static const int64_t DEAD_LETTERS_MAX = 100000;
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static wb_err count(struct inbox *inbox, enum inbox_statement which, int64_t *ret_count,
+                    struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = inbox_use(inbox, which);
+    bool row = false;
+    wb_err err = inbox_first(inbox, stmt, &row, "count dead letters", why);
+
+    if (err == WB_OK)
+        *ret_count = row ? sqlite3_column_int64(stmt, 0) : 0;
+    sqlite3_reset(stmt);
+    return err;
+}
+
+/* In a batch they are counted once. */
+static wb_err require_room(struct inbox *inbox, struct wb_why *why)
+{
+    struct inbox_batch *batch = &inbox->batch;
+    int64_t kept = batch->letters;
+
+    wb_err err = batch->open && kept >= 0 ? WB_OK : count(inbox, INBOX_PARKED_ALL, &kept, why);
+    if (err == WB_OK && kept >= DEAD_LETTERS_MAX)
+        return wb_fail(why, WB_FULL,
+                       "cannot park an event of %s: the table dead_letter has %lld rows, the "
+                       "limit; find the common cause, then replay or delete them",
+                       inbox->consumer, (long long)kept);
+    if (err == WB_OK && batch->open)
+        batch->letters = kept + 1;
+    return err;
+}
+
+static void bind_letter(struct sqlite3_stmt *stmt, const struct message *msg,
+                        const struct inbox_origin *origin, struct wb_str headers)
+{
+    inbox_bind_text(stmt, 2, msg->subject);
+    inbox_bind_text(stmt, 3, headers);
+    inbox_bind_text(stmt, 4, msg->msg_id);
+    inbox_bind_text(stmt, 5, origin->stream);
+    sqlite3_bind_int64(stmt, 6, (int64_t)origin->sequence);
+    sqlite3_bind_int64(stmt, 7, origin->stored_wall_ns / WB_MS);
+    sqlite3_bind_int64(stmt, 10, wb_wall_ns(wb_clock_system()) / WB_MS);
+    sqlite3_bind_blob64(stmt, 11, msg->payload.len > 0 ? msg->payload.ptr : "", msg->payload.len,
+                        SQLITE_STATIC);
+    inbox_bind_text(stmt, 12, message_header(msg, MESSAGE_HEADER_KEY));
+}
+
+wb_err inbox_letter_write(struct inbox *inbox, const struct message *msg,
+                          const struct inbox_identity *identity, const struct inbox_origin *origin,
+                          const char *reason, int64_t failures, struct wb_why *why)
+{
+    char source[2 * INBOX_SOURCE_SIZE + 1] = "", fingerprint[WB_FINGERPRINT_TEXT];
+    struct wb_buf headers = {0};
+    wb_err err = require_room(inbox, why);
+
+    if (err != WB_OK)
+        return err;
+    message_headers_format(msg, &headers);
+    if (headers.failed)
+        return wb_fail(why, WB_NOMEM, "out of memory parking an event of %s", inbox->consumer);
+    if (identity->ours)
+        wb_hex_encode(identity->source, INBOX_SOURCE_SIZE, source);
+    wb_fingerprint(wb_str(reason), fingerprint);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PARK);
+    bind_letter(stmt, msg, origin, wb_str_n(headers.ptr, headers.len));
+    inbox_bind_text(stmt, 8, wb_str(reason));
+    sqlite3_bind_int64(stmt, 9, failures);
+    inbox_bind_text(stmt, 13, wb_str(source));
+    sqlite3_bind_int64(stmt, 14, identity->row);
+    inbox_bind_text(stmt, 15, wb_str(fingerprint));
+    err = inbox_run(inbox, stmt, "park an event", why);
+    sqlite3_clear_bindings(stmt);
+    wb_buf_free(&headers);
+    return err;
+}
+
+wb_err inbox_set_aside(struct inbox *inbox, const struct message *msg,
+                       const struct inbox_origin *origin, const char *reason, struct wb_why *why)
+{
+    struct inbox_identity identity = {0};
+
+    assert(inbox != NULL);
+    assert(inbox->batch.claimed);
+    wb_err err = inbox_identify(inbox, msg, origin, &identity, why);
+    return err == WB_OK ? inbox_letter_write(inbox, msg, &identity, origin, reason, 0, why) : err;
+}
+
+wb_err inbox_parked(struct inbox *inbox, uint64_t *ret_count, struct wb_why *why)
+{
+    int64_t parked = 0;
+
+    assert(inbox != NULL);
+    assert(ret_count != NULL);
+    wb_err err = count(inbox, INBOX_PARKED, &parked, why);
+    if (err == WB_OK)
+        *ret_count = (uint64_t)parked;
+    return err;
+}
+
+wb_err inbox_key_parked(struct inbox *inbox, struct wb_str key, int64_t *ret_id, struct wb_why *why)
+{
+    bool row = false;
+
+    assert(inbox != NULL);
+    assert(ret_id != NULL);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_KEY_PARKED);
+    inbox_bind_text(stmt, 2, key);
+    wb_err err = inbox_first(inbox, stmt, &row, "look for dead letters of a key", why);
+    if (err == WB_OK)
+        *ret_id = sqlite3_column_int64(stmt, 0); /* NULL is 0 */
+    sqlite3_reset(stmt);
+    return err;
+}
+
+/* ---- handling them again --------------------------------------------------------------------- */
+
+static struct wb_str column_text(struct sqlite3_stmt *stmt, int at)
+{
+    return wb_str_n((const char *)sqlite3_column_text(stmt, at),
+                    (size_t)sqlite3_column_bytes(stmt, at));
+}
+
+/* One block for its texts and payload; the views are made when it does not move any more. */
+static wb_err letter_read(struct inbox *inbox, struct sqlite3_stmt *stmt, struct wb_why *why)
+{
+    static const int columns[] = {1, 2, 3, 4, 8};
+    struct wb_buf *text = &inbox->letter_text;
+    struct wb_str parts[5];
+    size_t at = 0, header_count = 0;
+
+    wb_buf_clear(text);
+    for (size_t i = 0; i < 5; i++) {
+        parts[i] = column_text(stmt, columns[i]);
+        wb_buf_add(text, parts[i].ptr, parts[i].len);
+    }
+    if (text->failed)
+        return wb_fail(why, WB_NOMEM, "out of memory reading a dead letter of %s", inbox->consumer);
+    for (size_t i = 0; i < 5; i++, at += parts[i - 1].len)
+        parts[i].ptr = text->ptr + at;
+    wb_err err = message_headers_parse(parts[1], inbox->letter_headers, &header_count, why);
+    if (err != WB_OK)
+        return err;
+    inbox->letter = (struct inbox_letter){
+        .id = sqlite3_column_int64(stmt, 0),
+        .message = {.subject = parts[0],
+                    .payload = {parts[4].ptr, parts[4].len},
+                    .headers = inbox->letter_headers,
+                    .header_count = header_count,
+                    .msg_id = parts[2]},
+        .origin = {.stream = parts[3],
+                   .sequence = (uint64_t)sqlite3_column_int64(stmt, 5),
+                   .stored_wall_ns = sqlite3_column_int64(stmt, 6) * WB_MS},
+        .failures = (uint32_t)sqlite3_column_int64(stmt, 7),
+    };
+    return WB_OK;
+}
+
+wb_err inbox_letter_next(struct inbox *inbox, int64_t now_wall_ns, bool in_key_order,
+                         const struct inbox_letter **ret_letter, struct wb_why *why)
+{
+    bool row = false;
+
+    assert(inbox != NULL);
+    assert(ret_letter != NULL);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_RETRY_NEXT);
+    sqlite3_bind_int64(stmt, 2, now_wall_ns / WB_MS);
+    sqlite3_bind_int(stmt, 3, in_key_order);
+    wb_err err = inbox_first(inbox, stmt, &row, "look for dead letters to handle again", why);
+    inbox->letter.id = row ? sqlite3_column_int64(stmt, 0) : 0;
+    if (err == WB_OK && row)
+        err = letter_read(inbox, stmt, why);
+    sqlite3_reset(stmt);
+    if (err == WB_OK)
+        *ret_letter = row ? &inbox->letter : NULL;
+    return err;
+}
+
+int64_t inbox_letter_at_hand(const struct inbox *inbox)
+{
+    assert(inbox != NULL);
+    return inbox->letter.id;
+}
+
+wb_err inbox_letter_due(struct inbox *inbox, int64_t now_wall_ns, int64_t *ret_due_wall_ns,
+                        struct wb_why *why)
+{
+    bool row = false;
+
+    assert(inbox != NULL);
+    assert(ret_due_wall_ns != NULL);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_RETRY_DUE);
+    sqlite3_bind_int64(stmt, 2, now_wall_ns / WB_MS);
+    wb_err err = inbox_first(inbox, stmt, &row, "look for dead letters to handle again", why);
+    if (err == WB_OK) /* NULL is 0 */
+        *ret_due_wall_ns = sqlite3_column_int64(stmt, 0) * WB_MS;
+    sqlite3_reset(stmt);
+    return err;
+}
+
+static wb_err require_change(struct inbox *inbox, int64_t id, struct wb_why *why)
+{
+    if (sqlite3_changes(inbox->handle) == 1)
+        return WB_OK;
+    return wb_fail(why, WB_NOT_FOUND, "dead letter %lld of %s is not to be handled again any more",
+                   (long long)id, inbox->consumer);
+}
+
+wb_err inbox_letter_done(struct inbox *inbox, int64_t id, struct wb_why *why)
+{
+    assert(inbox != NULL);
+    wb_err err = inbox_require_transaction(inbox, "remove a dead letter", why);
+    if (err != WB_OK)
+        return err;
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_RETRY_DONE);
+    sqlite3_bind_int64(stmt, 2, id);
+    err = inbox_run(inbox, stmt, "remove a dead letter", why);
+    return err == WB_OK ? require_change(inbox, id, why) : err;
+}
+
+wb_err inbox_letter_failed(struct inbox *inbox, int64_t id, const char *reason, struct wb_why *why)
+{
+    char fingerprint[WB_FINGERPRINT_TEXT];
+
+    assert(inbox != NULL);
+    assert(reason != NULL);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_RETRY_FAILED);
+    wb_fingerprint(wb_str(reason), fingerprint);
+    sqlite3_bind_int64(stmt, 2, id);
+    inbox_bind_text(stmt, 3, wb_str(reason));
+    inbox_bind_text(stmt, 4, wb_str(fingerprint));
+    sqlite3_bind_int64(stmt, 5, wb_wall_ns(wb_clock_system()) / WB_MS);
+    wb_err err = inbox_run(inbox, stmt, "park a dead letter again", why);
+    return err == WB_OK ? require_change(inbox, id, why) : err;
+}
+
+wb_err inbox_changed(struct inbox *inbox, int64_t *ret_version, struct wb_why *why)
+{
+    bool row = false;
+
+    assert(inbox != NULL);
+    assert(ret_version != NULL);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_DATA_VERSION);
+    wb_err err = inbox_first(inbox, stmt, &row, "look for changes by others", why);
+    if (err == WB_OK)
+        *ret_version = sqlite3_column_int64(stmt, 0);
+    sqlite3_reset(stmt);
+    return err;
+}
