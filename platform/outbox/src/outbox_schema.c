@@ -109,6 +109,22 @@ static const char schema_2[] =
     " stream TEXT NOT NULL,"
     " sequence INTEGER NOT NULL);"
 
+    /* Whose turn is next among many that wait, and how many there are of a kind. */
+    "CREATE INDEX outbox_exception_state ON outbox_exception(state, next_at);"
+
+    /*
+     * Counts the changes that others than publishers make to outbox_exception: what a person has
+     * decided about a row is noticed by one look. (A publisher's connection fires no triggers.)
+     */
+    "CREATE TABLE outbox_revision(exceptions INTEGER NOT NULL);"
+    "INSERT INTO outbox_revision(exceptions) VALUES(1);"
+    "CREATE TRIGGER outbox_exception_inserted AFTER INSERT ON outbox_exception BEGIN"
+    " UPDATE outbox_revision SET exceptions = exceptions + 1; END;"
+    "CREATE TRIGGER outbox_exception_updated AFTER UPDATE ON outbox_exception BEGIN"
+    " UPDATE outbox_revision SET exceptions = exceptions + 1; END;"
+    "CREATE TRIGGER outbox_exception_deleted AFTER DELETE ON outbox_exception BEGIN"
+    " UPDATE outbox_revision SET exceptions = exceptions + 1; END;"
+
     /* What a row is sent as instead, after a person has mended it. The row stays as it was. */
     "CREATE TABLE outbox_edit("
     " id INTEGER PRIMARY KEY,"

@@ -124,6 +124,7 @@ static bool passed_visit(void *ctx, const struct outbox_row *row)
         outbox_publisher_supersede(lane, row->id, outbox_publisher_key_hash(row->key));
     if (found ||
         outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER ||
+        row->state != OUTBOX_PENDING ||
         outbox_publisher_exceptions_find(&lane->exceptions, row->id) != NULL)
         return true;
     stored->lost++;
@@ -251,10 +252,10 @@ bool outbox_publisher_settle(struct outbox_publisher_lane *lane)
 
 /* ---- CHECK ----------------------------------------------------------------------------------- */
 
-static bool exception_visit(void *ctx, const struct outbox_row *row,
-                            const struct outbox_publisher_exception *one)
+bool outbox_publisher_exception_load(struct outbox_publisher_lane *lane,
+                                     const struct outbox_row *row,
+                                     const struct outbox_publisher_exception *one)
 {
-    struct outbox_publisher_lane *lane = ctx;
     struct outbox_publisher_exception classed = *one;
 
     if (outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER)
@@ -263,13 +264,20 @@ static bool exception_visit(void *ctx, const struct outbox_row *row,
     return outbox_publisher_exceptions_load(&lane->exceptions, &classed) == WB_OK;
 }
 
+static bool exception_visit(void *ctx, const struct outbox_row *row,
+                            const struct outbox_publisher_exception *one)
+{
+    return outbox_publisher_exception_load(ctx, row, one);
+}
+
 /* Read everything of ours again, unless memory is known to say the same. */
 static wb_err tables_read(struct outbox_publisher_lane *lane, bool routed_anew, struct wb_why *why)
 {
     const int64_t holder = lane->cursor.holder;
-    bool changed = outbox_publisher_store_changed(lane->store);
+    bool revised = outbox_publisher_store_revised(lane->store);
 
-    lane->tables_stale = lane->tables_stale || changed || routed_anew || lane->exceptions.dirty > 0;
+    lane->tables_stale = lane->tables_stale || revised || routed_anew || lane->exceptions_stale ||
+                         lane->exceptions.dirty > 0;
     wb_err err = outbox_publisher_store_cursor(lane->store, lane->stream, &lane->cursor, why);
 
     if (err == WB_OK && lane->cursor.holder != holder)
@@ -279,10 +287,12 @@ static wb_err tables_read(struct outbox_publisher_lane *lane, bool routed_anew, 
     if (err != WB_OK || !lane->tables_stale)
         return err;
     outbox_publisher_exceptions_clear(&lane->exceptions);
+    outbox_publisher_schedule_reset(&lane->schedule);
     err = outbox_publisher_store_sources(lane->store, &lane->sources, why);
     if (err == WB_OK)
         err = outbox_publisher_store_exceptions(lane->store, exception_visit, lane, why);
     lane->tables_stale = err != WB_OK;
+    lane->exceptions_stale = lane->exceptions_look = false;
     return err;
 }
 

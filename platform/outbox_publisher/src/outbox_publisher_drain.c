@@ -31,8 +31,17 @@ static bool batch_empty(const struct outbox_publisher_lane *lane)
     return lane->batch.next == lane->batch.count;
 }
 
+static bool schedule_due(const struct outbox_publisher_lane *lane)
+{
+    const struct outbox_publisher_due *first = outbox_publisher_schedule_first(&lane->schedule);
+
+    return first != NULL && first->due_ms <= outbox_publisher_wall_ms(lane);
+}
+
 static bool exceptions_due(const struct outbox_publisher_lane *lane)
 {
+    if (schedule_due(lane) || lane->exceptions_stale)
+        return true;
     return lane->exceptions.count > 0 &&
            (lane->exceptions.due_stale || lane->exception_due_ms <= outbox_publisher_wall_ms(lane));
 }
@@ -92,6 +101,8 @@ static int64_t mark_due_ns(const struct outbox_publisher_lane *lane)
 
     if (!mark_wanted(lane))
         return INT64_MAX;
+    if (outbox_publisher_schedule_wants(&lane->schedule)) /* it is filled from what is written */
+        return 0;
     many = many < OUTBOX_PUBLISHER_MARK_COUNT ? many : OUTBOX_PUBLISHER_MARK_COUNT;
     if (lane->unmarked >= many || 2 * lane->unmarked_bytes >= publisher->window_bytes)
         return 0;
@@ -149,9 +160,12 @@ static bool key_stopped(struct outbox_publisher_lane *lane,
 {
     bool stop = false;
 
+    wb_err err = WB_OK;
+
     if (item->exception)
-        return outbox_publisher_exceptions_older(&lane->exceptions, item->row.id, item->key_hash);
-    wb_err err = outbox_publisher_exceptions_stop(&lane->exceptions, item->key_hash, &stop);
+        stop = outbox_publisher_exceptions_older(&lane->exceptions, item->row.id, item->key_hash);
+    else
+        err = outbox_publisher_exceptions_stop(&lane->exceptions, item->key_hash, &stop);
     if (err == WB_OK && stop)
         err = outbox_publisher_exceptions_put(&lane->exceptions, item->row.id, item->key_hash,
                                               OUTBOX_EXCEPTION_BLOCKED, 0,
@@ -292,6 +306,11 @@ static bool batch_fill(struct outbox_publisher_lane *lane)
     if (!batch_empty(lane) || (lane->dry && !exceptions_due(lane)))
         return false;
     wb_err err = outbox_publisher_batch_read(lane, &why);
+    if (err == WB_CONFLICT) {
+        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_FENCED, why.text);
+        lane->batch.count = lane->batch.next = 0;
+        return true;
+    }
     if (err != WB_OK) {
         outbox_publisher_lane_ours(lane, why.text[0] != '\0' ? why.text : wb_err_text(err));
         lane->batch.count = lane->batch.next = 0;
@@ -325,20 +344,24 @@ static bool conclude(struct outbox_publisher_lane *lane)
     return true;
 }
 
-/* Once a second: what status pages and alerts are to see, and rows of other streams to pass. */
-static void tick(struct outbox_publisher_lane *lane, int64_t now)
+/* Once a second: what others decided, what status pages and alerts are to see, and rows of other
+ * streams to pass. */
+static bool tick(struct outbox_publisher_lane *lane, int64_t now)
 {
     int64_t last_id = 0, created_ms = 0, done_id = outbox_publisher_done_id(lane);
 
     if (now < lane->tick_mono_ns)
-        return;
+        return false;
     lane->tick_mono_ns = now + TICK_NS;
+    outbox_publisher_wall_compare(lane);
+    lane->exceptions_stale = lane->exceptions_stale || outbox_publisher_store_revised(lane->store);
     if (done_id > lane->cursor.last_id)
         outbox_publisher_unmarked(lane);
     if (outbox_publisher_store_measure(lane->store, done_id, &last_id, &created_ms, NULL) != WB_OK)
-        return;
+        return false;
     int64_t age_ms = created_ms > 0 ? outbox_publisher_wall_ms(lane) - created_ms : 0;
     outbox_publisher_lane_measured(lane, last_id - done_id, age_ms > 0 ? age_ms * WB_MS : 0);
+    return lane->exceptions_stale;
 }
 
 static bool check_due(struct outbox_publisher_lane *lane, int64_t now)
@@ -370,7 +393,7 @@ bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
         return true;
     if (lane->verdict == OUTBOX_PUBLISHER_GOES_ON && lane->database_retry_mono_ns == 0)
         did = batch_fill(lane) || did;
-    tick(lane, now);
+    did = tick(lane, now) || did;
     if (lane->database_retry_mono_ns == 0)
         did = mark_if_due(lane) || did;
     if (retried && lane->database_retry_mono_ns == 0 && lane->state == OUTBOX_PUBLISHER_DRAIN) {
@@ -395,6 +418,9 @@ int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane)
     if (lane->database_retry_mono_ns != 0)
         return lane->database_retry_mono_ns - now;
     until = earlier(until, mark_due_ns(lane));
+    const struct outbox_publisher_due *first = outbox_publisher_schedule_first(&lane->schedule);
+    if (first != NULL && first->due_ms - outbox_publisher_wall_ms(lane) < TICK_NS / WB_MS)
+        until = earlier(until, now + (first->due_ms - outbox_publisher_wall_ms(lane)) * WB_MS);
     if (lane->exceptions.count > 0 && lane->exception_due_ms < INT64_MAX) {
         int64_t wait_ms = lane->exception_due_ms - outbox_publisher_wall_ms(lane);
         if (wait_ms < TICK_NS / WB_MS)

@@ -174,6 +174,7 @@ wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self
     one->next_ms = loaded->next_ms;
     one->attempts = loaded->attempts;
     one->policy = loaded->policy;
+    one->unseen = false;
     state_set(self, one, loaded->state);
     return WB_OK;
 }
@@ -194,6 +195,7 @@ wb_err outbox_publisher_exceptions_put(struct outbox_publisher_exceptions *self,
     one->key_hash = key_hash;
     one->next_ms = next_ms;
     one->in_flight = false;
+    one->unseen = false;
     state_set(self, one, state);
     dirty_set(self, one);
     return WB_OK;
@@ -235,6 +237,13 @@ void outbox_publisher_exceptions_land(struct outbox_publisher_exceptions *self)
     changed(self);
 }
 
+/* Of the others the table knows enough: they hold back nobody, and nothing is done about them. */
+static bool remembered(outbox_exception_state state)
+{
+    return state == OUTBOX_EXCEPTION_LOST || state == OUTBOX_EXCEPTION_RETRY ||
+           state == OUTBOX_EXCEPTION_BLOCKED || state == OUTBOX_EXCEPTION_PARKED;
+}
+
 void outbox_publisher_exceptions_written(struct outbox_publisher_exceptions *self)
 {
     size_t kept = 0;
@@ -244,12 +253,87 @@ void outbox_publisher_exceptions_written(struct outbox_publisher_exceptions *sel
         free(one->error);
         one->error = NULL;
         one->dirty = false;
-        if (!one->gone)
+        if (!one->gone && remembered(one->state))
             self->list[kept++] = *one;
     }
     if (self->dirty > 0)
         self->count = kept;
     self->dirty = 0;
+    changed(self);
+}
+
+/* ---- agreeing with the table ----------------------------------------------------------------- */
+
+static void clean(struct outbox_publisher_exceptions *self, struct outbox_publisher_exception *one)
+{
+    self->dirty -= one->dirty ? 1 : 0;
+    one->dirty = false;
+    free(one->error);
+    one->error = NULL;
+}
+
+wb_err outbox_publisher_exceptions_claimed(struct outbox_publisher_exceptions *self, int64_t id,
+                                           uint64_t key_hash, outbox_policy policy,
+                                           uint32_t attempts)
+{
+    struct outbox_publisher_exception *one = insert(self, id);
+
+    if (one == NULL)
+        return WB_NOMEM;
+    clean(self, one);
+    one->key_hash = key_hash;
+    one->policy = policy;
+    one->attempts = attempts;
+    one->next_ms = 0;
+    state_set(self, one, OUTBOX_EXCEPTION_LOST);
+    return WB_OK;
+}
+
+static void remove_at(struct outbox_publisher_exceptions *self, size_t at)
+{
+    clean(self, &self->list[at]);
+    state_set(self, &self->list[at], OUTBOX_EXCEPTION_EXPIRED);
+    self->count--;
+    memmove(&self->list[at], &self->list[at + 1], (self->count - at) * sizeof(*self->list));
+}
+
+void outbox_publisher_exceptions_forget(struct outbox_publisher_exceptions *self, int64_t id)
+{
+    size_t at = position_of(self, id);
+
+    if (at < self->count && self->list[at].id == id)
+        remove_at(self, at);
+}
+
+static bool busy(const struct outbox_publisher_exception *one)
+{
+    return one->dirty || one->in_flight;
+}
+
+bool outbox_publisher_exceptions_busy(struct outbox_publisher_exceptions *self, int64_t id)
+{
+    const struct outbox_publisher_exception *one = outbox_publisher_exceptions_find(self, id);
+
+    return one != NULL && busy(one);
+}
+
+void outbox_publisher_exceptions_reload_begin(struct outbox_publisher_exceptions *self)
+{
+    for (size_t i = 0; i < self->count; i++)
+        self->list[i].unseen = !busy(&self->list[i]);
+}
+
+void outbox_publisher_exceptions_reload_end(struct outbox_publisher_exceptions *self)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < self->count; i++) {
+        if (self->list[i].unseen)
+            state_set(self, &self->list[i], OUTBOX_EXCEPTION_EXPIRED);
+        else
+            self->list[kept++] = self->list[i];
+    }
+    self->count = kept;
     changed(self);
 }
 

@@ -1,10 +1,11 @@
 /*
  * outbox_publisher_exceptions.h - the rows of one lane that left the straight path, in memory.
  *
- * Loaded from outbox_exception at each check, changed here, and written back in the transaction
- * that moves the cursor. What a row does to the younger ones of its key follows from the policy of
- * its class (outbox.h): while it is to be sent first they wait; one in retry lets them pass where
- * the latest wins; one that is parked does so unless its class blocks the key.
+ * Loaded from outbox_exception, changed here, and written back in the transaction that moves the
+ * cursor. Those that wait for their time, expired or were cancelled are here only until they are
+ * written. What a row does to the younger ones of its key follows from the policy of its class
+ * (outbox.h): while it is to be sent first they wait; one in retry lets them pass where the latest
+ * wins; one that is parked does so unless its class blocks the key.
  */
 #ifndef OUTBOX_PUBLISHER_EXCEPTIONS_H
 #define OUTBOX_PUBLISHER_EXCEPTIONS_H
@@ -21,6 +22,7 @@ struct outbox_publisher_exception {
     bool in_flight;
     bool dirty;  /* differs from the table */
     bool gone;   /* stored: to be deleted from the table */
+    bool unseen; /* while reloading: the table has not named it yet */
     char *error; /* owned; NULL while not dirty */
 };
 
@@ -75,6 +77,22 @@ void outbox_publisher_exceptions_land(struct outbox_publisher_exceptions *self);
 
 /** The dirty ones are in the table now. */
 void outbox_publisher_exceptions_written(struct outbox_publisher_exceptions *self);
+
+/** The table says `lost` of it now: it may be sent. WB_NOMEM. */
+wb_err outbox_publisher_exceptions_claimed(struct outbox_publisher_exceptions *self, int64_t id,
+                                           uint64_t key_hash, outbox_policy policy,
+                                           uint32_t attempts);
+
+/** Somebody else has decided about it: what memory had is void. */
+void outbox_publisher_exceptions_forget(struct outbox_publisher_exceptions *self, int64_t id);
+
+/**
+ * Reading the table again: between begin and end _load() is called for each entry that is not
+ * _busy(), which means on its way or not written yet. What was not named is forgotten.
+ */
+void outbox_publisher_exceptions_reload_begin(struct outbox_publisher_exceptions *self);
+bool outbox_publisher_exceptions_busy(struct outbox_publisher_exceptions *self, int64_t id);
+void outbox_publisher_exceptions_reload_end(struct outbox_publisher_exceptions *self);
 
 /** Must a row of the straight path with this key wait? WB_NOMEM. */
 wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, uint64_t key_hash,

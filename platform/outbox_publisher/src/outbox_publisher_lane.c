@@ -21,7 +21,39 @@ int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane)
 
 int64_t outbox_publisher_wall_ms(const struct outbox_publisher_lane *lane)
 {
-    return wb_wall_ns(lane->clock) / WB_MS;
+    return (wb_mono_ns(lane->clock) + lane->wall_offset_ns) / WB_MS;
+}
+
+/* ---- the time of day ------------------------------------------------------------------------- */
+
+/*
+ * Rows are due by the wall clock, which others set forward and back. The lane has its own: that of
+ * the system when it took the role, carried on by the monotonic clock. It follows what the system's
+ * is corrected by bit by bit, but no step.
+ */
+#define WALL_STEP_NS WB_SEC
+
+void outbox_publisher_wall_anchor(struct outbox_publisher_lane *lane)
+{
+    lane->wall_offset_ns = wb_wall_ns(lane->clock) - wb_mono_ns(lane->clock);
+    lane->wall_stepped = false;
+}
+
+void outbox_publisher_wall_compare(struct outbox_publisher_lane *lane)
+{
+    int64_t ahead_ns = wb_wall_ns(lane->clock) - wb_mono_ns(lane->clock) - lane->wall_offset_ns;
+
+    if (ahead_ns > -WALL_STEP_NS && ahead_ns < WALL_STEP_NS) {
+        outbox_publisher_wall_anchor(lane);
+        return;
+    }
+    if (!lane->wall_stepped)
+        wb_log(WB_LOG_WARN, "outbox_publisher",
+               "outbox=%s stream=%s the system's clock was set %s by %" PRId64
+               " ms; due times go on by the clock as it was, until the publisher starts anew",
+               lane->publisher->name, lane->stream, ahead_ns > 0 ? "forward" : "back",
+               (ahead_ns > 0 ? ahead_ns : -ahead_ns) / WB_MS);
+    lane->wall_stepped = true;
 }
 
 /* ---- going from state to state --------------------------------------------------------------- */
@@ -106,6 +138,7 @@ static bool standby(struct outbox_publisher_lane *lane)
         return false;
     }
     lane->database_failures = 0;
+    outbox_publisher_wall_anchor(lane);
     lane->alive_mono_ns = now;
     if (lane->cursor.holder > 1 && lane->grace_ns == 0)
         lane->grace_ns = OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS;
@@ -316,6 +349,7 @@ wb_err outbox_publisher_lane_create(struct outbox_publisher *publisher, size_t i
     (void)snprintf(lane->stream, sizeof(lane->stream), "%s", stream);
     lane->clock = publisher->clock;
     lane->watch_fd = lane->watch_wd = lane->wake_fd = -1;
+    outbox_publisher_wall_anchor(lane);
     wb_rng_seed(&lane->rng, seed + index);
     wb_err err = lane_setup(lane, why);
     if (err != WB_OK) {
@@ -334,6 +368,7 @@ void outbox_publisher_lane_destroy(struct outbox_publisher_lane *lane)
     outbox_publisher_flight_release(lane->flight);
     outbox_publisher_batch_free(&lane->batch);
     outbox_publisher_exceptions_free(&lane->exceptions);
+    outbox_publisher_schedule_free(&lane->schedule);
     free(lane->sources.list);
     db_role_close(lane->role);
     db_barrier_destroy(lane->barrier);

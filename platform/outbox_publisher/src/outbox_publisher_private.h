@@ -19,6 +19,7 @@
 
 #include "outbox_publisher_exceptions.h"
 #include "outbox_publisher_flight.h"
+#include "outbox_publisher_schedule.h"
 #include "outbox_publisher_store.h"
 
 #include <waybill/db.h>
@@ -55,8 +56,9 @@ struct outbox_publisher_item {
     struct outbox_row row; /* views into the batch's arena */
     uint64_t key_hash;
     bool exception;
-    bool doubtful; /* whose row it is, only the bus can say */
-    bool too_big;  /* the payload was not copied */
+    bool unclaimed; /* to be claimed before it is sent */
+    bool doubtful;  /* whose row it is, only the bus can say */
+    bool too_big;   /* the payload was not copied */
 };
 
 struct outbox_publisher_batch {
@@ -123,7 +125,12 @@ struct outbox_publisher_lane {
     struct outbox_publisher_route route;
     struct outbox_publisher_sources sources;
     struct outbox_publisher_exceptions exceptions;
-    bool tables_stale; /* sources and exceptions are to be read again */
+    struct outbox_publisher_schedule schedule;
+    bool tables_stale;      /* sources and exceptions are to be read from the start */
+    bool exceptions_stale;  /* others have changed exceptions: read them again */
+    bool exceptions_look;   /* others may have */
+    int64_t wall_offset_ns; /* wall clock less monotonic clock, as it was when the role was taken */
+    bool wall_stepped;      /* the system's clock has left ours, and the log says so */
 
     /* DRAIN */
     struct outbox_publisher_flight *flight;
@@ -230,9 +237,18 @@ void outbox_publisher_role_path(struct wb_buf *buf, const char *path, const char
 /** Away for so long that somebody may have taken over? false: still the holder, go on. */
 bool outbox_publisher_overtaken(struct outbox_publisher_lane *lane);
 
+/** Take the system's wall clock for ours. */
+void outbox_publisher_wall_anchor(struct outbox_publisher_lane *lane);
+/** Follow it in small corrections, and tell of a step. */
+void outbox_publisher_wall_compare(struct outbox_publisher_lane *lane);
+
 /* ---- outbox_publisher_check.c ---------------------------------------------------------------- */
 
 bool outbox_publisher_check(struct outbox_publisher_lane *lane);
+/** An exception as read from the table: into memory, if it is ours. false: out of memory. */
+bool outbox_publisher_exception_load(struct outbox_publisher_lane *lane,
+                                     const struct outbox_row *row,
+                                     const struct outbox_publisher_exception *one);
 bool outbox_publisher_settle(struct outbox_publisher_lane *lane);
 
 /* ---- outbox_publisher_drain.c ---------------------------------------------------------------- */
@@ -280,7 +296,8 @@ void outbox_publisher_judge(struct outbox_publisher_lane *lane, outbox_publisher
 
 wb_err outbox_publisher_batch_init(struct outbox_publisher_batch *batch);
 void outbox_publisher_batch_free(struct outbox_publisher_batch *batch);
-/** Fill the empty batch: due exceptions, then rows beyond read_id. */
+/** Fill the empty batch: due exceptions, then rows beyond read_id; those that can be cancelled are
+ * claimed. WB_CONFLICT: overtaken. */
 wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why);
 
 /* ---- outbox_publisher_route.c ---------------------------------------------------------------- */

@@ -90,6 +90,7 @@ struct reading {
     struct outbox_publisher_lane *lane;
     int64_t now_ms;
     bool exception; /* the row has an exception already */
+    bool scheduled; /* it waited for its time */
     bool full;
     size_t seen;
     wb_err err;
@@ -102,6 +103,8 @@ static void set_aside(struct reading *reading, const struct outbox_row *row, uin
 
     reading->err = outbox_publisher_exceptions_put(&lane->exceptions, row->id, key_hash, state,
                                                    next_ms, why_not);
+    if (reading->err == WB_OK && state == OUTBOX_EXCEPTION_WAITING)
+        reading->err = outbox_publisher_schedule_add(&lane->schedule, next_ms, row->id);
     outbox_publisher_unmarked(lane);
 }
 
@@ -122,6 +125,8 @@ static bool put_off(struct reading *reading, const struct outbox_row *row, uint6
     if (reading->exception) /* those that must wait were not chosen */
         return false;
     reading->err = outbox_publisher_exceptions_stop(&reading->lane->exceptions, key_hash, &stop);
+    if (stop && reading->scheduled) /* younger ones have passed it long ago */
+        stop = outbox_publisher_exceptions_older(&reading->lane->exceptions, row->id, key_hash);
     if (reading->err == WB_OK && stop)
         set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_BLOCKED, 0,
                   OUTBOX_PUBLISHER_BLOCKED_TEXT);
@@ -142,7 +147,9 @@ static bool row_take(struct reading *reading, const struct outbox_row *row,
         return false;
     }
     item->key_hash = key_hash;
-    item->exception = reading->exception;
+    item->exception = reading->exception || reading->scheduled;
+    /* A row with a due time may be cancelled until it is sent, one without only while aside. */
+    item->unclaimed = item->exception || row->due_wall_ns > 0;
     item->doubtful = owner == OUTBOX_PUBLISHER_DOUBTFUL;
     return true;
 }
@@ -156,7 +163,7 @@ static bool straight_visit(void *ctx, const struct outbox_row *row)
     outbox_publisher_owner owner = outbox_publisher_route_of(lane, row->stream, row->subject);
 
     reading->seen++;
-    if (owner != OUTBOX_PUBLISHER_OTHER &&
+    if (owner != OUTBOX_PUBLISHER_OTHER && row->state == OUTBOX_PENDING &&
         outbox_publisher_exceptions_find(&lane->exceptions, row->id) == NULL &&
         !row_take(reading, row, owner))
         return false;
@@ -229,6 +236,15 @@ static size_t leave_out_yielding(struct outbox_publisher_lane *lane, int64_t now
     return kept;
 }
 
+static void row_gone(struct outbox_publisher_lane *lane, int64_t id)
+{
+    wb_log(WB_LOG_WARN, "outbox_publisher",
+           "outbox=%s stream=%s row=%lld is gone from the table; its exception goes too",
+           lane->publisher->name, lane->stream, (long long)id);
+    outbox_publisher_exceptions_done(&lane->exceptions, id);
+    outbox_publisher_unmarked(lane);
+}
+
 static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms,
                               struct wb_why *why)
 {
@@ -247,29 +263,223 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
             outbox_publisher_store_row(lane->store, ids[i], exception_visit, &reading, &found, why);
         if (err == WB_OK)
             err = reading.err;
-        if (err == WB_OK && !found) {
-            wb_log(WB_LOG_WARN, "outbox_publisher",
-                   "outbox=%s stream=%s row=%lld is gone from the table; its exception goes too",
-                   lane->publisher->name, lane->stream, (long long)ids[i]);
-            outbox_publisher_exceptions_done(&lane->exceptions, ids[i]);
-            outbox_publisher_unmarked(lane);
-        }
+        if (err == WB_OK && !found)
+            row_gone(lane, ids[i]);
     }
     if (reading.full)
         lane->exception_due_ms = 0;
     return err;
 }
 
-wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
+/* ---- rows that waited for their time --------------------------------------------------------- */
+
+static void waiting_visit(void *ctx, int64_t next_ms, int64_t id)
+{
+    struct reading *reading = ctx;
+    struct outbox_publisher_schedule *schedule = &reading->lane->schedule;
+
+    reading->seen++;
+    outbox_publisher_schedule_extend(
+        schedule, (struct outbox_publisher_due){.due_ms = next_ms, .id = id}, false);
+    if (reading->err == WB_OK)
+        reading->err = outbox_publisher_schedule_add(schedule, next_ms, id);
+}
+
+/* Those behind the horizon; what is not written yet must not be passed over. */
+static wb_err schedule_fill(struct outbox_publisher_lane *lane, struct wb_why *why)
+{
+    struct outbox_publisher_schedule *schedule = &lane->schedule;
+    struct reading reading = {.lane = lane};
+
+    if (!outbox_publisher_schedule_wants(schedule) || lane->exceptions.dirty > 0)
+        return WB_OK;
+    wb_err err = outbox_publisher_store_waiting(
+        lane->store, schedule->known ? schedule->horizon.due_ms : INT64_MIN,
+        schedule->known ? schedule->horizon.id : 0, OUTBOX_PUBLISHER_SCHEDULE_MAX, waiting_visit,
+        &reading, why);
+    if (err == WB_OK && reading.err != WB_OK)
+        err = wb_fail(why, reading.err, "read the waiting rows: %s", wb_err_text(reading.err));
+    if (err == WB_OK && reading.seen < OUTBOX_PUBLISHER_SCHEDULE_MAX)
+        outbox_publisher_schedule_extend(schedule, schedule->horizon, true);
+    return err;
+}
+
+static bool due_visit(void *ctx, const struct outbox_row *row)
+{
+    struct reading *reading = ctx;
+    outbox_publisher_owner owner =
+        outbox_publisher_route_of(reading->lane, row->stream, row->subject);
+
+    if (owner != OUTBOX_PUBLISHER_OTHER) /* else: that lane has it in its schedule, too */
+        (void)row_take(reading, row, owner);
+    return false;
+}
+
+/*
+ * Is it still only waiting? A person, or a refusal, may have made something else of it; and who
+ * changes due times by hand may have put it into the schedule twice.
+ */
+static bool waits(struct outbox_publisher_lane *lane, int64_t id)
+{
+    const struct outbox_publisher_exception *one =
+        outbox_publisher_exceptions_find(&lane->exceptions, id);
+
+    for (size_t i = 0; i < lane->batch.count; i++)
+        if (lane->batch.items[i].row.id == id)
+            return false;
+    return one == NULL || (one->state == OUTBOX_EXCEPTION_WAITING && !one->gone);
+}
+
+static wb_err schedule_read(struct outbox_publisher_lane *lane, int64_t now_ms, bool *ret_full,
+                            struct wb_why *why)
+{
+    struct reading reading = {.lane = lane, .now_ms = now_ms, .scheduled = true};
+    const struct outbox_publisher_due *first;
+    wb_err err = schedule_fill(lane, why);
+
+    while (err == WB_OK && (first = outbox_publisher_schedule_first(&lane->schedule)) != NULL &&
+           first->due_ms <= now_ms) {
+        int64_t id = first->id;
+        bool found = true;
+        if (waits(lane, id))
+            err = outbox_publisher_store_row(lane->store, id, due_visit, &reading, &found, why);
+        err = err == WB_OK ? reading.err : err;
+        if (err != WB_OK || reading.full)
+            break;
+        outbox_publisher_schedule_pop(&lane->schedule);
+        if (!found)
+            err = outbox_publisher_exceptions_put(&lane->exceptions, id, 0,
+                                                  OUTBOX_EXCEPTION_WAITING, 0, NULL);
+        if (!found && err == WB_OK)
+            row_gone(lane, id);
+        if (outbox_publisher_schedule_first(&lane->schedule) == NULL)
+            err = err == WB_OK ? schedule_fill(lane, why) : err;
+    }
+    *ret_full = reading.full;
+    return err;
+}
+
+/* ---- claiming -------------------------------------------------------------------------------- */
+
+static size_t claims_make(struct outbox_publisher_lane *lane, struct outbox_publisher_claim *claims)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < lane->batch.count; i++) {
+        const struct outbox_publisher_item *item = &lane->batch.items[i];
+        const struct outbox_publisher_exception *one =
+            outbox_publisher_exceptions_find(&lane->exceptions, item->row.id);
+        if (!item->unclaimed || (one != NULL && one->state == OUTBOX_EXCEPTION_LOST))
+            continue;
+        claims[count++] = (struct outbox_publisher_claim){
+            .id = item->row.id,
+            .attempts = one != NULL ? one->attempts : 0,
+            .known = one != NULL && one->state != OUTBOX_EXCEPTION_WAITING};
+    }
+    return count;
+}
+
+/* Somebody else has decided about a row meanwhile: it is not sent, and the table is read again. */
+static wb_err claims_apply(struct outbox_publisher_lane *lane,
+                           const struct outbox_publisher_claim *claims, size_t count)
+{
+    struct outbox_publisher_batch *batch = &lane->batch;
+    wb_err err = WB_OK;
+    size_t kept = 0, next = 0;
+
+    for (size_t i = 0; i < batch->count; i++) {
+        struct outbox_publisher_item item = batch->items[i];
+        bool claim = next < count && claims[next].id == item.row.id;
+        if (claim && !claims[next].claimed) {
+            outbox_publisher_exceptions_forget(&lane->exceptions, item.row.id);
+            lane->exceptions_stale = true;
+            next++;
+            continue;
+        }
+        if (claim && err == WB_OK)
+            err = outbox_publisher_exceptions_claimed(&lane->exceptions, item.row.id, item.key_hash,
+                                                      claims[next].attempts);
+        item.exception = item.exception || claim;
+        batch->items[kept++] = item;
+        next += claim ? 1 : 0;
+    }
+    batch->count = kept;
+    return err;
+}
+
+/*
+ * What is not of the straight path may be cancelled until here. From now on it counts as lost: on
+ * its way, or to be sent before all others.
+ */
+static wb_err batch_claim(struct outbox_publisher_lane *lane, struct wb_why *why)
+{
+    struct outbox_publisher_claim claims[OUTBOX_PUBLISHER_BATCH_ROWS];
+    size_t count = claims_make(lane, claims);
+
+    if (count == 0)
+        return WB_OK;
+    wb_err err = outbox_publisher_store_claim(lane->store, lane->stream, lane->cursor.holder,
+                                              claims, count, why);
+    if (err == WB_OK)
+        err = claims_apply(lane, claims, count);
+    if (err != WB_OK) /* it may have happened all the same: the table tells */
+        lane->exceptions_stale = true;
+    if (err == WB_OK)
+        WB_CRASH_POINT("outbox_publisher.claimed");
+    return err;
+}
+
+/* ---- what others decided --------------------------------------------------------------------- */
+
+static bool reload_visit(void *ctx, const struct outbox_row *row,
+                         const struct outbox_publisher_exception *one)
+{
+    struct outbox_publisher_lane *lane = ctx;
+
+    return outbox_publisher_exceptions_busy(&lane->exceptions, one->id) ||
+           outbox_publisher_exception_load(lane, row, one);
+}
+
+/* Memory follows the table, but for what it knows better: what is on its way, or not written. */
+static wb_err exceptions_reload(struct outbox_publisher_lane *lane, struct wb_why *why)
+{
+    if (lane->exceptions_look) {
+        lane->exceptions_look = false;
+        if (outbox_publisher_store_revised(lane->store))
+            lane->exceptions_stale = true;
+    }
+    if (!lane->exceptions_stale)
+        return WB_OK;
+    outbox_publisher_exceptions_reload_begin(&lane->exceptions);
+    wb_err err = outbox_publisher_store_exceptions(lane->store, reload_visit, lane, why);
+    if (err != WB_OK)
+        return err;
+    outbox_publisher_exceptions_reload_end(&lane->exceptions);
+    lane->exceptions_stale = false;
+    return WB_OK;
+}
+
+static wb_err batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
 {
     int64_t now_ms = outbox_publisher_wall_ms(lane);
-    wb_err err = WB_OK;
+    bool full = false;
+    wb_err err = exceptions_reload(lane, why);
 
-    lane->batch.count = lane->batch.next = lane->batch.used = 0;
-    if (lane->exceptions.count > 0)
+    if (err == WB_OK && lane->exceptions.count > 0)
         err = exceptions_read(lane, now_ms, why);
+    if (err == WB_OK)
+        err = schedule_read(lane, now_ms, &full, why);
     /* What was lost goes first: a younger row must not overtake it. */
-    if (err == WB_OK && (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms))
+    if (err == WB_OK && !full && (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms))
         err = straight_read(lane, now_ms, why);
+    return err == WB_OK ? batch_claim(lane, why) : err;
+}
+
+wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
+{
+    lane->batch.count = lane->batch.next = lane->batch.used = 0;
+    wb_err err = batch_read(lane, why);
+    if (err != WB_OK) /* what was taken from it is to be found again */
+        outbox_publisher_schedule_reset(&lane->schedule);
     return err;
 }

@@ -1,40 +1,8 @@
-#include "outbox_publisher_store.h"
+#include "outbox_publisher_store_private.h"
 
 #include <assert.h>
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The statements of a lane, prepared once. */
-#define STATEMENTS(X)                                                                              \
-    X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
-    X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1")               \
-    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder"                 \
-                   " FROM outbox_cursor WHERE stream = ?1")                                        \
-    X(cursor_write, "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"      \
-                    " stream_created = ?6 WHERE stream = ?1 AND holder = ?2")                      \
-    X(exception_write, "INSERT OR REPLACE INTO outbox_exception(id, state, attempts, next_at,"     \
-                       " error) VALUES(?1, ?2, ?3, ?4, ?5)")                                       \
-    X(exception_delete, "DELETE FROM outbox_exception WHERE id = ?1")                              \
-    X(exceptions, "SELECT e.id, e.state, e.attempts, e.next_at, ifnull(o.stream, ''),"             \
-                  " ifnull(o.key, ''), ifnull(o.subject, '') FROM outbox_exception e"              \
-                  " LEFT JOIN outbox o ON o.id = e.id ORDER BY e.id")                              \
-    X(sources, "SELECT from_id, source FROM outbox_source ORDER BY from_id")                       \
-    X(rows, "SELECT " OUTBOX_ROW_COLUMNS " FROM outbox o WHERE o.id > ?1 ORDER BY o.id LIMIT ?2")  \
-    X(row, "SELECT " OUTBOX_ROW_COLUMNS " FROM outbox o WHERE o.id = ?1")                          \
-    X(heads, "SELECT o.id, o.stream, o.key, o.subject, '', o.msg_id, o.due_at, o.expires_at,"      \
-             " o.created, '', '' FROM outbox o WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id")      \
-    X(data_version, "PRAGMA data_version")                                                         \
-    X(measure, "SELECT ifnull((SELECT max(id) FROM outbox), 0),"                                   \
-               " ifnull((SELECT created FROM outbox WHERE id > ?1 ORDER BY id LIMIT 1), 0)")
-
-struct outbox_publisher_store {
-    struct db *db;
-    int64_t seen_version; /* of the data, by others' commits; 0: not asked yet */
-#define X(name, sql) struct sqlite3_stmt *name;
-    STATEMENTS(X)
-#undef X
-};
 
 static wb_err statements_prepare(struct outbox_publisher_store *self, struct wb_why *why)
 {
@@ -59,6 +27,8 @@ wb_err outbox_publisher_store_open(const char *path, struct outbox_publisher_sto
     wb_err err = db_open(path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &self->db, why);
     if (err == WB_OK)
         err = outbox_schema_prepare(db_handle(self->db), why);
+    if (err == WB_OK) /* so that the revision of the exceptions counts what others change */
+        (void)sqlite3_db_config(db_handle(self->db), SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     if (err == WB_OK)
         err = statements_prepare(self, why);
     if (err != WB_OK) {
@@ -82,9 +52,8 @@ void outbox_publisher_store_close(struct outbox_publisher_store *store)
 
 /* ---- running statements ---------------------------------------------------------------------- */
 
-/* Run a statement without results to its end. */
-static wb_err run(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
-                  const char *attempted, struct wb_why *why)
+wb_err outbox_publisher_store_run(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
+                                  const char *attempted, struct wb_why *why)
 {
     wb_err err = WB_OK;
     int rc = sqlite3_step(stmt);
@@ -157,11 +126,13 @@ static wb_err take_inside(struct outbox_publisher_store *self, const char *strea
                           struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
 {
     bind_text(self->cursor_make, 1, stream);
-    wb_err err = run(self, self->cursor_make, "make the cursor of a stream", why);
+    wb_err err =
+        outbox_publisher_store_run(self, self->cursor_make, "make the cursor of a stream", why);
     if (err != WB_OK)
         return err;
     bind_text(self->cursor_take, 1, stream);
-    err = run(self, self->cursor_take, "become the holder of a stream's cursor", why);
+    err = outbox_publisher_store_run(self, self->cursor_take,
+                                     "become the holder of a stream's cursor", why);
     return err == WB_OK ? cursor_read(self, stream, ret_cursor, why) : err;
 }
 
@@ -194,7 +165,7 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
     (void)sqlite3_bind_blob(stmt, 5, cursor->last_msg_id, (int)cursor->last_msg_id_len,
                             SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
-    wb_err err = run(self, stmt, "move the cursor of the outbox", why);
+    wb_err err = outbox_publisher_store_run(self, stmt, "move the cursor of the outbox", why);
     if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
         err = wb_fail(why, WB_CONFLICT,
                       "another publisher has taken over stream %s of %s (we were holder %lld)",
@@ -211,7 +182,8 @@ static wb_err exception_write(struct outbox_publisher_store *self,
 
     if (one->gone) {
         (void)sqlite3_bind_int64(self->exception_delete, 1, one->id);
-        return run(self, self->exception_delete, "delete an exception of the outbox", why);
+        return outbox_publisher_store_run(self, self->exception_delete,
+                                          "delete an exception of the outbox", why);
     }
     (void)sqlite3_bind_int64(stmt, 1, one->id);
     bind_text(stmt, 2, outbox_exception_state_name(one->state));
@@ -219,7 +191,7 @@ static wb_err exception_write(struct outbox_publisher_store *self,
     if (timed)
         (void)sqlite3_bind_int64(stmt, 4, one->next_ms);
     bind_text(stmt, 5, one->error != NULL ? one->error : "");
-    return run(self, stmt, "write an exception of the outbox", why);
+    return outbox_publisher_store_run(self, stmt, "write an exception of the outbox", why);
 }
 
 static wb_err write_inside(struct outbox_publisher_store *self, const char *stream,
@@ -300,6 +272,8 @@ static wb_err visit_rows(struct outbox_publisher_store *self, struct sqlite3_stm
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         struct outbox_row row;
         outbox_row_read(stmt, &row);
+        if (sqlite3_column_int(stmt, OUTBOX_ROW_COLUMN_COUNT) != 0)
+            row.state = OUTBOX_WAITING; /* for whatever reason */
         ++*ret_count;
         if (!visit(ctx, &row))
             break;
@@ -373,18 +347,6 @@ wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
     if (err == WB_OK && !go_on)
         err = wb_fail(why, WB_NOMEM, "read the exceptions of the outbox: out of memory");
     return err;
-}
-
-bool outbox_publisher_store_changed(struct outbox_publisher_store *store)
-{
-    int64_t version = 0;
-
-    if (sqlite3_step(store->data_version) == SQLITE_ROW)
-        version = sqlite3_column_int64(store->data_version, 0);
-    (void)sqlite3_reset(store->data_version);
-    bool changed = version == 0 || version != store->seen_version;
-    store->seen_version = version;
-    return changed;
 }
 
 wb_err outbox_publisher_store_measure(struct outbox_publisher_store *store, int64_t after_id,

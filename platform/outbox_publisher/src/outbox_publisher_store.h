@@ -1,4 +1,8 @@
-/* outbox_publisher_store.h - the database as a lane needs it: its cursor, exceptions, rows. */
+/*
+ * outbox_publisher_store.h - the database as a lane needs it: its cursor, exceptions, rows.
+ *
+ * Its connection fires no triggers: see outbox_revision in the tables.
+ */
 #ifndef OUTBOX_PUBLISHER_STORE_H
 #define OUTBOX_PUBLISHER_STORE_H
 
@@ -57,7 +61,8 @@ wb_err outbox_publisher_store_sources(struct outbox_publisher_store *store,
 /** The source of a row; "" when there is none. */
 const char *outbox_publisher_source_of(const struct outbox_publisher_sources *sources, int64_t id);
 
-/** Called with a row; false stops. */
+/** Called with a row; false stops. Its state is not OUTBOX_PENDING when the table has an exception
+ * of it. */
 typedef bool (*outbox_publisher_visit)(void *ctx, const struct outbox_row *row);
 
 /** Rows beyond after_id, by rising id, at most limit; with payload. */
@@ -79,12 +84,37 @@ wb_err outbox_publisher_store_heads(struct outbox_publisher_store *store, int64_
 typedef bool (*outbox_publisher_visit_exception)(void *ctx, const struct outbox_row *row,
                                                  const struct outbox_publisher_exception *one);
 
+/** Those in a state that the lane keeps in memory: lost, retry, blocked, parked. */
 wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
                                          outbox_publisher_visit_exception visit, void *ctx,
                                          struct wb_why *why);
 
-/** Has another connection committed anything since this was last asked? True at first. */
-bool outbox_publisher_store_changed(struct outbox_publisher_store *store);
+/** Has anyone but a publisher changed an exception since this was last asked? True at first. */
+bool outbox_publisher_store_revised(struct outbox_publisher_store *store);
+
+/*
+ * A row that is not of the straight path is claimed before it is sent: it becomes `lost` in the
+ * table, in a transaction of its own. A person cancels it in one too, so whoever is first wins.
+ */
+struct outbox_publisher_claim {
+    int64_t id;
+    uint32_t attempts;
+    bool known;   /* memory has it as an exception that may be `lost` already */
+    bool claimed; /* out: send it */
+};
+
+/** WB_CONFLICT: somebody else is the holder. When it fails nothing is known of the claims. */
+wb_err outbox_publisher_store_claim(struct outbox_publisher_store *store, const char *stream,
+                                    int64_t holder, struct outbox_publisher_claim *claims,
+                                    size_t count, struct wb_why *why);
+
+typedef void (*outbox_publisher_visit_waiting)(void *ctx, int64_t next_ms, int64_t id);
+
+/** Waiting rows of all streams, by next_at and id, behind the one given, at most limit. */
+wb_err outbox_publisher_store_waiting(struct outbox_publisher_store *store, int64_t after_ms,
+                                      int64_t after_id, size_t limit,
+                                      outbox_publisher_visit_waiting visit, void *ctx,
+                                      struct wb_why *why);
 
 /** Highest row id, 0 for none; and when the first row behind after_id was written, 0 for none. */
 wb_err outbox_publisher_store_measure(struct outbox_publisher_store *store, int64_t after_id,

@@ -167,6 +167,7 @@ static void woken(struct outbox_publisher_lane *lane, const struct pollfd fds[AT
     if ((fds[AT_SOCKET].revents & POLLIN) != 0) {
         datagrams_read(fds[AT_SOCKET].fd);
         kicked = true;
+        lane->exceptions_look = lane->exceptions.count > 0; /* it may be a person's doing */
     }
     if ((fds[AT_ROLE].revents & POLLIN) != 0)
         outbox_publisher_standby_notice(lane);

@@ -1,0 +1,58 @@
+/* outbox_publisher_store_private.h - what the files of the store share. */
+#ifndef OUTBOX_PUBLISHER_STORE_PRIVATE_H
+#define OUTBOX_PUBLISHER_STORE_PRIVATE_H
+
+#include <sqlite3.h>
+
+#include "outbox_publisher_store.h"
+
+/* The statements of a lane, prepared once. */
+#define STATEMENTS(X)                                                                              \
+    X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
+    X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1")               \
+    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder"                 \
+                   " FROM outbox_cursor WHERE stream = ?1")                                        \
+    X(cursor_write, "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"      \
+                    " stream_created = ?6 WHERE stream = ?1 AND holder = ?2")                      \
+    X(exception_write, "INSERT INTO outbox_exception(id, state, attempts, next_at, error)"         \
+                       " VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(id) DO UPDATE SET"                 \
+                       " state = excluded.state, attempts = excluded.attempts,"                    \
+                       " next_at = excluded.next_at, error = excluded.error"                       \
+                       " WHERE state <> 'cancelled'")                                              \
+    X(exception_delete, "DELETE FROM outbox_exception WHERE id = ?1")                              \
+    X(holder, "SELECT last_id FROM outbox_cursor WHERE stream = ?1 AND holder = ?2")               \
+    X(claim, "UPDATE outbox_exception SET state = 'lost', next_at = NULL, attempts = ?2"           \
+             " WHERE id = ?1 AND (state IN ('waiting', 'retry', 'blocked')"                        \
+             " OR ?3 AND state = 'lost')")                                                         \
+    X(claim_new, "INSERT INTO outbox_exception(id, state, attempts) VALUES(?1, 'lost', ?2)"        \
+                 " ON CONFLICT DO NOTHING")                                                        \
+    X(waiting, "SELECT next_at, id FROM outbox_exception WHERE state = 'waiting'"                  \
+               " AND (next_at, id) > (?1, ?2) ORDER BY next_at, id LIMIT ?3")                      \
+    X(revision, "SELECT exceptions FROM outbox_revision")                                          \
+    X(exceptions, "SELECT e.id, e.state, e.attempts, e.next_at, ifnull(o.stream, ''),"             \
+                  " ifnull(o.key, ''), ifnull(o.subject, '') FROM outbox_exception e"              \
+                  " LEFT JOIN outbox o ON o.id = e.id"                                             \
+                  " WHERE e.state IN ('lost', 'retry', 'blocked', 'parked') ORDER BY e.id")        \
+    X(sources, "SELECT from_id, source FROM outbox_source ORDER BY from_id")                       \
+    X(rows, "SELECT " OUTBOX_ROW_COLUMNS ", e.id IS NOT NULL FROM outbox o"                        \
+            " LEFT JOIN outbox_exception e ON e.id = o.id WHERE o.id > ?1 ORDER BY o.id LIMIT ?2") \
+    X(row, "SELECT " OUTBOX_ROW_COLUMNS ", 0 FROM outbox o WHERE o.id = ?1")                       \
+    X(heads, "SELECT o.id, o.stream, o.key, o.subject, '', o.msg_id, o.due_at, o.expires_at,"      \
+             " o.created, '', '', e.id IS NOT NULL FROM outbox o LEFT JOIN outbox_exception e"     \
+             " ON e.id = o.id WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id")                       \
+    X(measure, "SELECT ifnull((SELECT max(id) FROM outbox), 0),"                                   \
+               " ifnull((SELECT created FROM outbox WHERE id > ?1 ORDER BY id LIMIT 1), 0)")
+
+struct outbox_publisher_store {
+    struct db *db;
+    int64_t seen_revision; /* of the exceptions, by others' changes; 0: not asked yet */
+#define X(name, sql) struct sqlite3_stmt *name;
+    STATEMENTS(X)
+#undef X
+};
+
+/** Run a statement without results to its end. */
+wb_err outbox_publisher_store_run(struct outbox_publisher_store *store, struct sqlite3_stmt *stmt,
+                                  const char *attempted, struct wb_why *why);
+
+#endif /* OUTBOX_PUBLISHER_STORE_PRIVATE_H */
