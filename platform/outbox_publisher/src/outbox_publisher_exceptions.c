@@ -5,66 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- keys ------------------------------------------------------------------------------------ */
-
-uint64_t outbox_publisher_key_hash(struct wb_str key)
-{
-    uint64_t hash = key.len > 0 ? wb_hash(key.ptr, key.len) : 0;
-
-    /* Two keys of one hash would only wait for each other. */
-    return hash == 0 && key.len > 0 ? 1 : hash;
-}
-
-static uint64_t *keys_slot(const struct outbox_publisher_keys *keys, uint64_t hash)
-{
-    size_t at = (size_t)(hash * UINT64_C(0x9e3779b97f4a7c15)) & (keys->capacity - 1);
-
-    while (keys->slots[at] != 0 && keys->slots[at] != hash)
-        at = (at + 1) & (keys->capacity - 1);
-    return &keys->slots[at];
-}
-
-static bool keys_has(const struct outbox_publisher_keys *keys, uint64_t hash)
-{
-    return hash != 0 && keys->count > 0 && *keys_slot(keys, hash) == hash;
-}
-
-/* Empties the set and makes room for n members. */
-static wb_err keys_reset(struct outbox_publisher_keys *keys, size_t n)
-{
-    size_t capacity = 16;
-
-    while (capacity < 2 * n)
-        capacity *= 2;
-    if (capacity > keys->capacity) {
-        uint64_t *slots = calloc(capacity, sizeof(*slots));
-        if (slots == NULL)
-            return WB_NOMEM;
-        free(keys->slots);
-        keys->slots = slots;
-        keys->capacity = capacity;
-    } else if (keys->count > 0) {
-        memset(keys->slots, 0, keys->capacity * sizeof(*keys->slots));
-    }
-    keys->count = 0;
-    return WB_OK;
-}
-
-static void keys_add(struct outbox_publisher_keys *keys, uint64_t hash)
-{
-    if (hash == 0)
-        return;
-    uint64_t *slot = keys_slot(keys, hash);
-    keys->count += *slot == 0 ? 1 : 0;
-    *slot = hash;
-}
-
-static void keys_free(struct outbox_publisher_keys *keys)
-{
-    free(keys->slots);
-    *keys = (struct outbox_publisher_keys){0};
-}
-
 /* ---- the list -------------------------------------------------------------------------------- */
 
 static void changed(struct outbox_publisher_exceptions *self)
@@ -87,9 +27,9 @@ void outbox_publisher_exceptions_clear(struct outbox_publisher_exceptions *self)
 void outbox_publisher_exceptions_free(struct outbox_publisher_exceptions *self)
 {
     outbox_publisher_exceptions_clear(self);
-    keys_free(&self->stopped);
-    keys_free(&self->yielding);
-    keys_free(&self->scan);
+    outbox_publisher_keys_free(&self->stopped);
+    outbox_publisher_keys_free(&self->yielding);
+    outbox_publisher_keys_free(&self->scan);
     free(self->list);
     *self = (struct outbox_publisher_exceptions){0};
 }
@@ -377,14 +317,14 @@ wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self
         return WB_OK;
     }
     if (self->stopped_stale) {
-        if (keys_reset(&self->stopped, self->count) != WB_OK)
+        if (outbox_publisher_keys_reset(&self->stopped, self->count) != WB_OK)
             return WB_NOMEM;
         for (size_t i = 0; i < self->count; i++)
             if (stops_key(&self->list[i]))
-                keys_add(&self->stopped, self->list[i].key_hash);
+                outbox_publisher_keys_add(&self->stopped, self->list[i].key_hash);
         self->stopped_stale = false;
     }
-    *ret_stop = keys_has(&self->stopped, key_hash);
+    *ret_stop = outbox_publisher_keys_has(&self->stopped, key_hash);
     return WB_OK;
 }
 
@@ -412,11 +352,11 @@ static wb_err yielding_gather(struct outbox_publisher_exceptions *self)
 {
     if (!self->yielding_stale)
         return WB_OK;
-    if (keys_reset(&self->yielding, self->count) != WB_OK)
+    if (outbox_publisher_keys_reset(&self->yielding, self->count) != WB_OK)
         return WB_NOMEM;
     for (size_t i = 0; i < self->count; i++)
         if (yields(&self->list[i]))
-            keys_add(&self->yielding, self->list[i].key_hash);
+            outbox_publisher_keys_add(&self->yielding, self->list[i].key_hash);
     self->yielding_stale = false;
     return WB_OK;
 }
@@ -429,7 +369,7 @@ wb_err outbox_publisher_exceptions_supersede(struct outbox_publisher_exceptions 
 
     if (self->count > 0 && key_hash != 0)
         err = yielding_gather(self);
-    if (err == WB_OK && self->count > 0 && keys_has(&self->yielding, key_hash)) {
+    if (err == WB_OK && self->count > 0 && outbox_publisher_keys_has(&self->yielding, key_hash)) {
         for (size_t i = 0; err == WB_OK && i < self->count && self->list[i].id < id; i++) {
             if (self->list[i].key_hash != key_hash || !yields(&self->list[i]))
                 continue;
@@ -469,12 +409,13 @@ wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self,
     int64_t next_ms = INT64_MAX;
     size_t count = 0;
 
-    if (keys_reset(&self->scan, self->count) != WB_OK)
+    if (outbox_publisher_keys_reset(&self->scan, self->count) != WB_OK)
         return WB_NOMEM;
     self->due_stale = false;
     for (size_t i = 0; i < self->count; i++) {
         const struct outbox_publisher_exception *one = &self->list[i];
-        int64_t due = keys_has(&self->scan, one->key_hash) ? INT64_MAX : due_ms(one);
+        int64_t due =
+            outbox_publisher_keys_has(&self->scan, one->key_hash) ? INT64_MAX : due_ms(one);
         if (due <= now_ms && count < max) {
             ret_ids[count++] = one->id;
             continue;
@@ -482,7 +423,7 @@ wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self,
         if (due < next_ms)
             next_ms = due <= now_ms ? 0 : due;
         if (stops_key(one))
-            keys_add(&self->scan, one->key_hash);
+            outbox_publisher_keys_add(&self->scan, one->key_hash);
     }
     *ret_count = count;
     *ret_next_ms = next_ms;

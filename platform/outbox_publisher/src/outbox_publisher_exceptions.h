@@ -33,6 +33,13 @@ struct outbox_publisher_keys {
     size_t count;
 };
 
+/** Empty the set and make room for n members. WB_NOMEM. */
+wb_err outbox_publisher_keys_reset(struct outbox_publisher_keys *keys, size_t n);
+/** There must be room. */
+void outbox_publisher_keys_add(struct outbox_publisher_keys *keys, uint64_t hash);
+bool outbox_publisher_keys_has(const struct outbox_publisher_keys *keys, uint64_t hash);
+void outbox_publisher_keys_free(struct outbox_publisher_keys *keys);
+
 struct outbox_publisher_exceptions {
     struct outbox_publisher_exception *list; /* owned; by rising id */
     size_t count, capacity;

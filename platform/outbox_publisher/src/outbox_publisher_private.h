@@ -6,6 +6,8 @@
  * outbox_publisher_check.c    CHECK and SETTLE: what does the stream hold
  * outbox_publisher_drain.c    DRAIN: read, sync, send, mark
  * outbox_publisher_answer.c   what an answer means
+ * outbox_publisher_read.c     rows into memory
+ * outbox_publisher_claim.c    rows that may be cancelled until they are sent
  * outbox_publisher_route.c    which rows are this lane's
  * outbox_publisher_store.c    the database
  * outbox_publisher_fence.c    overtaking one that does not move
@@ -299,6 +301,13 @@ void outbox_publisher_batch_free(struct outbox_publisher_batch *batch);
 /** Fill the empty batch: due exceptions, then rows beyond read_id; those that can be cancelled are
  * claimed. WB_CONFLICT: overtaken. */
 wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why);
+
+/* ---- outbox_publisher_claim.c ---------------------------------------------------------------- */
+
+/** Claim the rows of the batch that need it, and drop those that others have decided about. */
+wb_err outbox_publisher_batch_claim(struct outbox_publisher_lane *lane, struct wb_why *why);
+/** Read the exceptions again if others have changed them. */
+wb_err outbox_publisher_exceptions_reload(struct outbox_publisher_lane *lane, struct wb_why *why);
 
 /* ---- outbox_publisher_route.c ---------------------------------------------------------------- */
 
