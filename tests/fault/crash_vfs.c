@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "crash_disk.h"
 #include "fault.h"
@@ -44,7 +45,7 @@ static int shim_read(sqlite3_file *file, void *data, int len, sqlite3_int64 at)
     if (!crash_vfs_fails(CRASH_SHORT_READ))
         return code;
     memset((char *)data + len / 2, 0, (size_t)(len - len / 2));
-    return SQLITE_IOERR_SHORT_READ;
+    return SQLITE_IOERR_READ;
 }
 
 static int shim_write(sqlite3_file *file, const void *data, int len, sqlite3_int64 at)
@@ -227,10 +228,13 @@ static int shim_randomness(sqlite3_vfs *vfs, int len, char *ret_bytes)
     return len;
 }
 
+/* As our own code sleeps, so that time can be virtual. */
 static int shim_sleep(sqlite3_vfs *vfs, int us)
 {
     (void)vfs;
-    return shim.real->xSleep(shim.real, us);
+    (void)nanosleep(&(struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000L},
+                    NULL);
+    return us;
 }
 
 static int shim_time(sqlite3_vfs *vfs, double *ret_days)

@@ -38,13 +38,17 @@ uint64_t crash_vfs_trace(void);
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
+/*
+ * A read that pretends the file ends there is not among them: SQLite takes the rest for zeros, as
+ * the format says, and what has no checksums cannot know better.
+ */
 #define CRASH_FAULT_MAP(X)                                                                         \
     X(WRITE)      /* a write, truncation or removal fails */                                       \
     X(TORN)       /* a write fails half-way */                                                     \
     X(FULL)       /* the disk is full */                                                           \
     X(FSYNC)      /* a sync fails, the barrier's too */                                            \
     X(READ)       /* a read fails */                                                               \
-    X(SHORT_READ) /* a read gets half of it, and zeros */                                          \
+    X(SHORT_READ) /* a read fails half-way */                                                      \
     X(CANTOPEN)   /* a file cannot be opened */                                                    \
     X(BUSY)       /* a lock is taken */
 
@@ -59,6 +63,8 @@ const char *crash_fault_name(crash_fault fault);
 
 /** The n-th operation of that kind from now (1: the next) fails, and with for_good all later. */
 void crash_vfs_fail_at(crash_fault fault, uint64_t n, bool for_good);
+/** How many failed since. */
+uint64_t crash_vfs_failures(void);
 /** Nothing fails any more. */
 void crash_vfs_mend(void);
 /** Operations since _begin() that the fault could have hit. */

@@ -25,6 +25,7 @@ static struct {
     crash_fault fault;
     uint64_t fail_in; /* operations left until it fails; 0: none does */
     bool for_good, failing;
+    uint64_t failed;
 } state;
 
 void crash_vfs_cut(void)
@@ -64,6 +65,7 @@ bool crash_vfs_fails(crash_fault fault)
     if (state.fail_in > 0 && --state.fail_in == 0)
         state.failing = true;
     bool result = state.failing;
+    state.failed += result;
     state.failing = state.failing && state.for_good;
     return result;
 }
@@ -190,11 +192,17 @@ void crash_vfs_fail_at(crash_fault fault, uint64_t n, bool for_good)
     state.fail_in = n;
     state.for_good = for_good;
     state.failing = false;
+    state.failed = 0;
 }
 
 void crash_vfs_mend(void)
 {
     crash_vfs_fail_at(CRASH_FAULTS, 0, false);
+}
+
+uint64_t crash_vfs_failures(void)
+{
+    return state.failed;
 }
 
 uint64_t crash_vfs_operations(crash_fault fault)

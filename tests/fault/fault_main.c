@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fault_io.h"
 #include "fault_power.h"
 
 const char *const fault_points[] = {
@@ -52,6 +53,8 @@ static const struct part {
     size_t (*run)(uint64_t seed, uint64_t count);
 } parts[] = {
     {"power", "power cuts under SQLite", 300, 10000, fault_power},
+    {"io", "runs with an operation on SQLite's files that fails", 400, UINT64_MAX, fault_io},
+    {"alloc", "runs with an allocation that fails", 400, UINT64_MAX, fault_alloc},
     {"memory", "crashes at named points in one process", 200, 10000, run_memory},
     {"kill", "SIGKILLs of processes around a nats-server", 200, 10000, run_kill},
 };
@@ -62,9 +65,13 @@ static int usage(void)
 {
     (void)fprintf(stderr, "usage: fault [--long] [--only PART] [--count N] [--seed N]\n");
     for (size_t i = 0; i < PART_COUNT; i++)
-        (void)fprintf(stderr, "  %-8s %s (%llu; with --long %llu)\n", parts[i].name,
-                      parts[i].counts, (unsigned long long)parts[i].count,
-                      (unsigned long long)parts[i].long_count);
+        if (parts[i].long_count == UINT64_MAX)
+            (void)fprintf(stderr, "  %-8s %s (%llu; with --long each one)\n", parts[i].name,
+                          parts[i].counts, (unsigned long long)parts[i].count);
+        else
+            (void)fprintf(stderr, "  %-8s %s (%llu; with --long %llu)\n", parts[i].name,
+                          parts[i].counts, (unsigned long long)parts[i].count,
+                          (unsigned long long)parts[i].long_count);
     return 2;
 }
 

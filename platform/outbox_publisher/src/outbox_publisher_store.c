@@ -245,8 +245,16 @@ wb_err outbox_publisher_store_sources(struct outbox_publisher_store *store,
             return wb_fail(why, WB_NOMEM, "read the sources of the outbox: out of memory");
         }
         sources->list = list;
+        const void *source = sqlite3_column_blob(stmt, 1);
+        if (source == NULL || sqlite3_column_bytes(stmt, 1) != OUTBOX_SOURCE_SIZE) {
+            (void)sqlite3_reset(stmt);
+            return wb_fail(why, WB_CORRUPT,
+                           "read the sources of the outbox: one is not of %d bytes; run PRAGMA "
+                           "integrity_check",
+                           OUTBOX_SOURCE_SIZE);
+        }
         list[sources->count].from_id = sqlite3_column_int64(stmt, 0);
-        wb_hex_encode(sqlite3_column_blob(stmt, 1), OUTBOX_SOURCE_SIZE, list[sources->count].text);
+        wb_hex_encode(source, OUTBOX_SOURCE_SIZE, list[sources->count].text);
         sources->count++;
     }
     return end(store, stmt, rc, "read the sources of the outbox", why);
