@@ -148,6 +148,7 @@ wb_err service_cli_outbox_status(struct cli *cli);
 wb_err service_cli_outbox_ls(struct cli *cli);
 wb_err service_cli_outbox_show(struct cli *cli);
 wb_err service_cli_outbox_run(struct cli *cli);
+wb_err service_cli_outbox_verify(struct cli *cli);
 wb_err service_cli_operator_log(struct cli *cli);
 wb_err service_cli_outbox_fence(struct cli *cli);
 wb_err service_cli_doctor(struct cli *cli);

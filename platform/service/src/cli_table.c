@@ -74,6 +74,12 @@ static const struct cli_option outbox_run_options[] = {
     {"once", 0, NULL, "publish what is there, print a summary, end", NULL},
     {0},
 };
+static const struct cli_option outbox_verify_options[] = {
+    DB,
+    {"stream", 0, "NAME", "only this stream; default: all that were published to", NULL},
+    {"from-seq", 0, "N", "look at the stream from this sequence on", NULL},
+    {0},
+};
 static const struct cli_option operator_log_options[] = {
     DB,
     WHERE,
@@ -156,6 +162,13 @@ const struct cli_command service_cli_commands[] = {
      .options = outbox_run_options,
      .configured = true,
      .run = service_cli_outbox_run},
+    {.noun = "outbox",
+     .verb = "verify",
+     .usage = "--db FILE",
+     .help = "Does the server hold what was published? Exit 1: events are missing or doubled",
+     .options = outbox_verify_options,
+     .configured = true,
+     .run = service_cli_outbox_verify},
     {.noun = "operator",
      .verb = "log",
      .usage = "--db FILE",
