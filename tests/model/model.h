@@ -30,6 +30,7 @@ struct model_scope {
     unsigned publishers; /* that compete */
     unsigned crashes;    /* of publishers, at any point of any step */
     unsigned breaks;     /* of a connection */
+    unsigned fences;     /* by an operator who thinks that a publisher hangs */
     unsigned losses;     /* by the broker: the end of the stream, or all of it */
     uint64_t max_worlds; /* give up beyond; 0: never */
     bool unchained;      /* a broker that ignores the expected sequence: must be found out */
@@ -74,8 +75,10 @@ typedef enum model_kind {
     MODEL_ARRIVE_LATE,
     MODEL_DROP_LATE,
     MODEL_BREAK,
-    MODEL_PASS_TIME, /* until some publisher has something to do, and lets it */
-    MODEL_LOSE       /* all behind sequence n */
+    MODEL_PASS_TIME, /* until one of some publishers (n: bits) has something to do, and lets it;
+                        the others are stopped */
+    MODEL_FENCE,
+    MODEL_LOSE /* all behind sequence n */
 } model_kind;
 
 struct model_action {
@@ -90,7 +93,7 @@ struct model_world {
     struct event_bus *broker;
     struct model_wire *wires[MODEL_PUBLISHERS];
     struct outbox_publisher *publishers[MODEL_PUBLISHERS]; /* NULL: dead */
-    unsigned enqueued, crashes, breaks, losses;
+    unsigned enqueued, crashes, breaks, fences, losses;
 };
 
 void model_world_open(struct model_world *world, const struct model_scope *scope);

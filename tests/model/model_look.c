@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 static const char *const tables_sql =
-    "SELECT 'c', last_id, last_seq, hex(last_msg_id), stream_created, starts, suspect_id"
+    "SELECT 'c', last_id, last_seq, hex(last_msg_id), stream_created, starts, holder"
     " FROM outbox_cursor"
     " UNION ALL SELECT 'e', id, state, attempts, next_at, '', '' FROM outbox_exception"
     " UNION ALL SELECT 's', from_id, '', '', '', '', '' FROM outbox_source";
@@ -75,7 +75,9 @@ static void add_lane(const struct outbox_publisher_lane *lane, struct wb_buf *ou
                   (unsigned long long)lane->acked_seq, lane->unmarked, lane->synced,
                   lane->tables_stale, (long long)lane->duplicate_row,
                   (unsigned long long)lane->stream_last);
-    wb_buf_printf(out, ",%lld,%d,%zu,%lld;", (long long)lane->again_row,
+    wb_buf_printf(out, ",%lld,%d,", (long long)lane->cursor.holder,
+                  now - lane->alive_mono_ns > OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS);
+    wb_buf_printf(out, "%lld,%d,%zu,%lld;", (long long)lane->again_row,
                   atomic_load(&lane->bus_changed), outbox_publisher_flight_count(lane->flight),
                   (long long)outbox_publisher_flight_oldest(lane->flight));
     for (size_t i = lane->batch.next; i < lane->batch.count; i++)
@@ -87,8 +89,8 @@ uint64_t model_look_hash(struct model_world *world)
 {
     struct wb_buf out = {0};
 
-    wb_buf_printf(&out, "%u,%u,%u,%u", world->enqueued, world->crashes, world->breaks,
-                  world->losses);
+    wb_buf_printf(&out, "%u,%u,%u,%u,%u", world->enqueued, world->crashes, world->breaks,
+                  world->fences, world->losses);
     add_tables(world, &out);
     add_stream(world, &out);
     for (unsigned i = 0; i < world->scope->publishers; i++) {

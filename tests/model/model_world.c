@@ -84,7 +84,7 @@ static void begin(struct model_world *world)
     assert_ok(event_bus_declare_stream(world->broker, &options, EVENT_BUS_CREATE, NULL));
     for (unsigned i = 0; i < world->scope->publishers; i++)
         world->wires[i] = model_wire_create(world->broker, world->scope->unchained);
-    world->enqueued = world->crashes = world->breaks = world->losses = 0;
+    world->enqueued = world->crashes = world->breaks = world->fences = world->losses = 0;
 }
 
 static void end(struct model_world *world)
@@ -178,24 +178,31 @@ static bool crash(struct model_world *world, unsigned who, unsigned n)
     return true;
 }
 
-static bool step_all(struct model_world *world)
+static bool step_all(struct model_world *world, unsigned which)
 {
     bool did = false;
 
     for (unsigned i = 0; i < MODEL_PUBLISHERS; i++)
-        did = (world->publishers[i] != NULL && outbox_publisher_step(world->publishers[i])) || did;
+        if ((which & (1U << i)) != 0 && world->publishers[i] != NULL)
+            did = outbox_publisher_step(world->publishers[i]) || did;
     return did;
 }
 
-static bool pass_time(struct model_world *world)
+static bool pass_time(struct model_world *world, unsigned which)
 {
     bool did = false;
 
-    for (int i = 0; i < 600 && !did; i++) {
-        event_bus_memory_advance(world->broker, 10 * WB_MS);
-        did = step_all(world);
+    for (int i = 0; i < 80 && !did; i++) { /* longer than any timer */
+        event_bus_memory_advance(world->broker, i < 20 ? 15 * WB_MS : 100 * WB_MS);
+        did = step_all(world, which);
     }
     return did;
+}
+
+static bool fence(struct model_world *world)
+{
+    world->fences++;
+    return outbox_publisher_fence(world->path, stream_name, NULL) == WB_OK;
 }
 
 static bool lose(struct model_world *world, unsigned keep_last)
@@ -232,7 +239,9 @@ bool model_world_apply(struct model_world *world, struct model_action action)
         model_wire_break(world->wires[action.who]);
         return true;
     case MODEL_PASS_TIME:
-        return pass_time(world);
+        return pass_time(world, action.n);
+    case MODEL_FENCE:
+        return fence(world);
     case MODEL_LOSE:
         return lose(world, action.n);
     }
@@ -283,7 +292,11 @@ size_t model_world_actions(const struct model_world *world, struct model_action 
         add(&choices, MODEL_ENQUEUE, 0, 0);
     for (unsigned i = 0; i < world->scope->publishers; i++)
         add_of(world, i, &choices);
-    add(&choices, MODEL_PASS_TIME, 0, 0); /* what is late may be later than any timer */
+    /* What is late may be later than any timer. */
+    for (unsigned which = 1; which < 1U << world->scope->publishers; which++)
+        add(&choices, MODEL_PASS_TIME, 0, which);
+    if (world->fences < world->scope->fences)
+        add(&choices, MODEL_FENCE, 0, 0);
     assert_ok(event_bus_stream_info(world->broker, stream_name, &info, NULL));
     if (world->losses < world->scope->losses)
         for (unsigned n = 0; n < info.last_seq; n++)
@@ -312,12 +325,12 @@ void model_world_heal(struct model_world *world)
     for (unsigned i = 0; i < world->scope->publishers; i++)
         if (world->publishers[i] == NULL)
             (void)start(world, i);
-    for (int i = 0; i < REST_ROUNDS && quiet < 300; i++) {
-        bool did = step_all(world);
+    for (int i = 0; i < REST_ROUNDS && quiet < 80; i++) {
+        bool did = step_all(world, ~0U);
         did = pump_all(world) || did;
         quiet = did ? 0 : quiet + 1;
         if (!did)
-            event_bus_memory_advance(world->broker, 10 * WB_MS);
+            event_bus_memory_advance(world->broker, quiet < 20 ? 15 * WB_MS : 100 * WB_MS);
     }
 }
 
