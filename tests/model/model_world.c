@@ -325,7 +325,7 @@ void model_world_heal(struct model_world *world)
     for (unsigned i = 0; i < world->scope->publishers; i++)
         if (world->publishers[i] == NULL)
             (void)start(world, i);
-    for (int i = 0; i < REST_ROUNDS && quiet < 80; i++) {
+    for (int i = 0; i < REST_ROUNDS && quiet < 45; i++) {
         bool did = step_all(world, ~0U);
         did = pump_all(world) || did;
         quiet = did ? 0 : quiet + 1;
