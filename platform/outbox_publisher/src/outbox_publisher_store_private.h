@@ -6,7 +6,10 @@
 
 #include "outbox_publisher_store.h"
 
-/* The statements of a lane, prepared once. */
+/*
+ * The statements of a lane, prepared once. A row that a person has mended is sent as outbox_edit
+ * has it; such a row always has an exception, so only those that go by exceptions look there.
+ */
 #define STATEMENTS(X)                                                                              \
     X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
     X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1")               \
@@ -30,13 +33,17 @@
                " AND (next_at, id) > (?1, ?2) ORDER BY next_at, id LIMIT ?3")                      \
     X(revision, "SELECT exceptions FROM outbox_revision")                                          \
     X(exceptions, "SELECT e.id, e.state, e.attempts, e.next_at, ifnull(o.stream, ''),"             \
-                  " ifnull(o.key, ''), ifnull(o.subject, '') FROM outbox_exception e"              \
-                  " LEFT JOIN outbox o ON o.id = e.id"                                             \
+                  " ifnull(o.key, ''), coalesce(x.subject, o.subject, '') FROM outbox_exception e" \
+                  " LEFT JOIN outbox o ON o.id = e.id LEFT JOIN outbox_edit x ON x.id = e.id"      \
                   " WHERE e.state IN ('lost', 'retry', 'blocked', 'parked') ORDER BY e.id")        \
     X(sources, "SELECT from_id, source FROM outbox_source ORDER BY from_id")                       \
     X(rows, "SELECT " OUTBOX_ROW_COLUMNS ", e.id IS NOT NULL FROM outbox o"                        \
             " LEFT JOIN outbox_exception e ON e.id = o.id WHERE o.id > ?1 ORDER BY o.id LIMIT ?2") \
-    X(row, "SELECT " OUTBOX_ROW_COLUMNS ", 0 FROM outbox o WHERE o.id = ?1")                       \
+    X(row, "SELECT " OUTBOX_ROW_COLUMNS ", 0 FROM (SELECT r.id, r.stream, r.key,"                  \
+           " ifnull(x.subject, r.subject) AS subject, ifnull(x.headers, r.headers) AS headers,"    \
+           " r.msg_id, r.due_at, r.expires_at, r.created, r.traceparent,"                          \
+           " ifnull(x.payload, r.payload) AS payload"                                              \
+           " FROM outbox r LEFT JOIN outbox_edit x ON x.id = r.id WHERE r.id = ?1) o")             \
     X(heads, "SELECT o.id, o.stream, o.key, o.subject, '', o.msg_id, o.due_at, o.expires_at,"      \
              " o.created, '', '', e.id IS NOT NULL FROM outbox o LEFT JOIN outbox_exception e"     \
              " ON e.id = o.id WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id")                       \

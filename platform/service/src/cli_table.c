@@ -80,6 +80,56 @@ static const struct cli_option outbox_verify_options[] = {
     {"from-seq", 0, "N", "look at the stream from this sequence on", NULL},
     {0},
 };
+
+/* How letters are chosen, and what protects from choosing too many. */
+#define CONSUMER                                                                                   \
+    {                                                                                              \
+        "consumer", 0, "NAME", "only letters of this consumer", NULL                               \
+    }
+#define REASON                                                                                     \
+    {                                                                                              \
+        "reason", 0, "TEXT", "why, for the operator log", NULL                                     \
+    }
+#define REVEAL                                                                                     \
+    {                                                                                              \
+        "reveal", 0, NULL, "show fields that dead_letter.redact hides; this is logged", NULL       \
+    }
+#define CHANGE_MANY                                                                                \
+    {"limit", 0, "N", "at most N letters, the oldest", NULL}, REASON,                              \
+        {"yes", 0, NULL, "change more than one", NULL},                                            \
+        {"dry-run", 0, NULL, "only say which", NULL},                                              \
+    {                                                                                              \
+        "whole-key", 0, NULL, "and all others of its key", NULL                                    \
+    }
+
+static const struct cli_option dlq_ls_options[] = {
+    DB,
+    WHERE,
+    CONSUMER,
+    {"after", 0, "ID", "only letters that follow this one", NULL},
+    {"limit", 0, "N", "at most N; default: 100", NULL},
+    {0},
+};
+static const struct cli_option dlq_groups_options[] = {
+    DB, WHERE, CONSUMER, {"limit", 0, "N", "at most N groups; default: 100", NULL}, {0},
+};
+static const struct cli_option dlq_show_options[] = {DB, RAW, REVEAL, {0}};
+static const struct cli_option dlq_change_options[] = {DB, WHERE, CONSUMER, CHANGE_MANY, {0}};
+static const struct cli_option outbox_retry_options[] = {DB, WHERE, CHANGE_MANY, {0}};
+static const struct cli_option dlq_edit_options[] = {
+    DB,     {"subject", 0, "SUBJECT", "another subject", NULL},
+    HEADER, {"no-header", 0, "NAME", "without this header; may be repeated", NULL},
+    REASON, {0},
+};
+static const struct cli_option dlq_export_options[] = {
+    DB,
+    WHERE,
+    CONSUMER,
+    {"after", 0, "ID", "only letters that follow this one", NULL},
+    {"limit", 0, "N", "at most N", NULL},
+    REVEAL,
+    {0},
+};
 static const struct cli_option operator_log_options[] = {
     DB,
     WHERE,
@@ -169,6 +219,64 @@ const struct cli_command service_cli_commands[] = {
      .options = outbox_verify_options,
      .configured = true,
      .run = service_cli_outbox_verify},
+    {.noun = "outbox",
+     .verb = "retry",
+     .usage = "ID...|--where FILTER --db FILE",
+     .help = "Try parked rows again; as dlq retry, for the publisher's letters only",
+     .options = outbox_retry_options,
+     .operands_max = 1000,
+     .run = service_cli_outbox_retry},
+    {.noun = "dlq",
+     .verb = "ls",
+     .usage = "--db FILE",
+     .help = "Events that need a person: rows the bus refused, and what a handler could not do",
+     .options = dlq_ls_options,
+     .run = service_cli_dlq_ls},
+    {.noun = "dlq",
+     .verb = "groups",
+     .usage = "--db FILE",
+     .help = "The same by kind of reason: how many, since when, an example",
+     .options = dlq_groups_options,
+     .run = service_cli_dlq_groups},
+    {.noun = "dlq",
+     .verb = "show",
+     .usage = "ID --db FILE",
+     .help = "One letter with headers, payload and what was done to it",
+     .options = dlq_show_options,
+     .operands_min = 1,
+     .operands_max = 1,
+     .configured = true,
+     .run = service_cli_dlq_show},
+    {.noun = "dlq",
+     .verb = "retry",
+     .usage = "ID...|--where FILTER --db FILE",
+     .help = "Try letters again, oldest first",
+     .options = dlq_change_options,
+     .operands_max = 1000,
+     .run = service_cli_dlq_retry},
+    {.noun = "dlq",
+     .verb = "edit",
+     .usage = "ID [BODY|-|@FILE] --db FILE",
+     .help = "Mend one letter and try it again; identity, key and place stay",
+     .options = dlq_edit_options,
+     .operands_min = 1,
+     .operands_max = 2,
+     .configured = true,
+     .run = service_cli_dlq_edit},
+    {.noun = "dlq",
+     .verb = "discard",
+     .usage = "ID...|--where FILTER --reason TEXT --db FILE",
+     .help = "Give letters up for good; what waits behind them goes on",
+     .options = dlq_change_options,
+     .operands_max = 1000,
+     .run = service_cli_dlq_discard},
+    {.noun = "dlq",
+     .verb = "export",
+     .usage = "--db FILE",
+     .help = "Letters as JSON, one a line, with headers and payload",
+     .options = dlq_export_options,
+     .configured = true,
+     .run = service_cli_dlq_export},
     {.noun = "operator",
      .verb = "log",
      .usage = "--db FILE",

@@ -39,6 +39,10 @@ static const struct config_key service_keys[] = {
      .choices = "full|normal",
      .help = "full: a commit survives a power cut; normal: it may vanish, but never after its "
              "events were published"},
+    {.name = "dead_letter.redact",
+     .type = CONFIG_STRING,
+     .fallback = "",
+     .help = "Fields and headers shown as *** in dead letters: \"password card.number\""},
     {.name = "stream_provision",
      .type = CONFIG_CHOICE,
      .fallback = "create",

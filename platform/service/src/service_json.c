@@ -19,7 +19,7 @@ static void add_base64(struct wb_buf *out, struct wb_bytes bytes)
     }
 }
 
-static void add_payload(struct wb_buf *out, struct wb_bytes payload)
+void service_json_payload(struct wb_bytes payload, struct wb_buf *out)
 {
     struct wb_str text = wb_str_n(payload.ptr, payload.len);
     bool is_text =
@@ -81,6 +81,6 @@ void service_delivery_json(const struct event_bus_delivery *delivery, struct wb_
                   (unsigned long long)delivery->sequence, delivery->deliveries, time);
     wb_buf_json_str(out, msg->msg_id);
     add_headers(out, msg);
-    add_payload(out, msg->payload);
+    service_json_payload(msg->payload, out);
     wb_buf_str(out, "}");
 }

@@ -12,4 +12,7 @@
  */
 void service_delivery_json(const struct event_bus_delivery *delivery, struct wb_buf *out);
 
+/** Append ,"payload":"text", or ,"payload_base64":"..." for a payload that is no text. */
+void service_json_payload(struct wb_bytes payload, struct wb_buf *out);
+
 #endif /* SERVICE_JSON_H */
