@@ -141,6 +141,20 @@ static const char schema_2[] =
     " PRIMARY KEY(caller, key)) WITHOUT ROWID;"
     "CREATE INDEX outbox_idempotency_row ON outbox_idempotency(row_id);"
 
+    /* Who still needs rows from from_id on, say to send them again: until then none of them goes.
+     */
+    "CREATE TABLE outbox_hold("
+    " name TEXT PRIMARY KEY NOT NULL,"
+    " from_id INTEGER NOT NULL,"
+    " until INTEGER NOT NULL) WITHOUT ROWID;" /* ms */
+
+    /* What went by retention so far; one row. Tells others that keep count that it went. */
+    "CREATE TABLE outbox_purged("
+    " rows INTEGER NOT NULL,"
+    " bytes INTEGER NOT NULL,"
+    " last_at INTEGER NOT NULL);" /* ms */
+    "INSERT INTO outbox_purged(rows, bytes, last_at) VALUES(0, 0, 0);"
+
     /* Messages of ours whose row went when the database went back in time: out, yet undone. */
     "CREATE TABLE outbox_orphan("
     " stream TEXT NOT NULL,"

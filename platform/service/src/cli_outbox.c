@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <waybill/outbox.h>
+#include <waybill/outbox_retention.h>
 #include <waybill/subject.h>
 
 #include "cli_message.h"
@@ -230,6 +231,11 @@ static bool print_row(void *ctx, const struct outbox_row *row)
     return service_cli_flush(cli) == WB_OK;
 }
 
+static bool print_archived(void *ctx, const struct outbox_retention_archive_row *archived)
+{
+    return print_row(ctx, &archived->row);
+}
+
 static wb_err read_state(struct cli *cli, struct outbox_filter *filter)
 {
     const char *text = service_cli_option(cli, "state");
@@ -285,7 +291,10 @@ wb_err service_cli_outbox_ls(struct cli *cli)
         return err;
     if (!cli->json)
         wb_buf_str(&cli->out, "      ID       AGE  STATE      TRIES  SUBJECT  ERROR\n");
-    err = outbox_list(db_handle(db), &filter, print_row, cli, &cli->why);
+    err =
+        outbox_retention_archive_is(db_handle(db))
+            ? outbox_retention_archive_list(db_handle(db), &filter, print_archived, cli, &cli->why)
+            : outbox_list(db_handle(db), &filter, print_row, cli, &cli->why);
     if (err != WB_OK)
         wb_buf_clear(&cli->out);
     db_close(db);
@@ -351,6 +360,11 @@ static bool show_row(void *ctx, const struct outbox_row *row)
     return true;
 }
 
+static bool show_archived(void *ctx, const struct outbox_retention_archive_row *archived)
+{
+    return show_row(ctx, &archived->row);
+}
+
 wb_err service_cli_outbox_show(struct cli *cli)
 {
     const struct db_options options = {.must_exist = true, .read_only = true};
@@ -359,7 +373,10 @@ wb_err service_cli_outbox_show(struct cli *cli)
 
     if (err != WB_OK)
         return err;
-    err = outbox_show(db_handle(db), wb_str(cli->operands[0]), show_row, cli, &cli->why);
+    struct wb_str id = wb_str(cli->operands[0]);
+    err = outbox_retention_archive_is(db_handle(db))
+              ? outbox_retention_archive_show(db_handle(db), id, show_archived, cli, &cli->why)
+              : outbox_show(db_handle(db), id, show_row, cli, &cli->why);
     db_close(db);
     return err;
 }

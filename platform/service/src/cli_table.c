@@ -142,6 +142,12 @@ static const struct cli_option outbox_fence_options[] = {
     {"stream", 0, "NAME", "the stream whose publisher does not move", NULL},
     {0},
 };
+static const struct cli_option outbox_purge_options[] = {
+    DB,
+    {"older-than", 0, "DUR", "go by age alone, and by this one; default: as classes say", NULL},
+    {"dry-run", 0, NULL, "say what would go, and change nothing", NULL},
+    {0},
+};
 static const struct cli_option config_show_options[] = {
     {"origin", 0, NULL, "where each value comes from", NULL},
     {0},
@@ -289,6 +295,13 @@ const struct cli_command service_cli_commands[] = {
      .help = "Put out a publisher that is stopped or hangs: who stands by takes over",
      .options = outbox_fence_options,
      .run = service_cli_outbox_fence},
+    {.noun = "outbox",
+     .verb = "purge",
+     .usage = "--db FILE",
+     .help = "Let rows go that are known to be stored and old enough, into the archive if asked",
+     .options = outbox_purge_options,
+     .configured = true,
+     .run = service_cli_outbox_purge},
     {.noun = "doctor",
      .usage = "",
      .help = "What is wrong, and how to mend it; exit 1 when something is",

@@ -9,6 +9,7 @@
 #include <waybill/event_bus_factory.h>
 
 #include "service_impl.h"
+#include "service_retention.h"
 
 #ifndef WAYBILL_VERSION
 #define WAYBILL_VERSION "unknown"
@@ -163,6 +164,8 @@ static wb_err start_rooms(struct service *self, struct event_bus *bus, struct wb
         try_streams(self);
     if (err == WB_OK)
         err = start_modules(self, why);
+    if (err == WB_OK)
+        err = service_retention_start(self, &self->retention, why);
     if (err == WB_OK && strcmp(config_str(self->config, "http.listen"), "off") != 0)
         err = service_http_start(self, &self->http, why);
     if (err == WB_OK)
@@ -208,6 +211,7 @@ void service_stop(struct service *service)
         return;
     stop_housekeeper(service);
     service_http_stop(service->http);
+    service_retention_stop(service->retention);
     while (service->running_count > 0)
         service_module_stop(service->running[--service->running_count]);
     service_api_destroy(service->api);

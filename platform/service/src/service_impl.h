@@ -13,6 +13,7 @@
 #include "service_classes.h"
 
 struct service;
+struct service_retention;
 struct service_api; /* publish and subscribe over HTTP */
 
 /* ---- service_module.c: one module, running --------------------------------------------------- */
@@ -73,6 +74,7 @@ struct service {
     bool owns_bus;
     struct service_module *running[32]; /* constant after start */
     size_t running_count;
+    struct service_retention *retention;
     struct service_api *api;
     struct service_http *http; /* NULL: off */
     pthread_t housekeeper;

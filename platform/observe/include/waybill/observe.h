@@ -45,6 +45,9 @@ extern "C" {
     X(OUTBOX_SETTLES, "waybill_outbox_settles_total", COUNTER, "outbox",                           \
       "Times the publisher read back what the stream holds")                                       \
     X(OUTBOX_PARKED, "waybill_outbox_parked_total", COUNTER, "outbox", "Rows set aside")           \
+    X(OUTBOX_PURGED, "waybill_outbox_purged_total", COUNTER, "outbox", "Rows let go by retention") \
+    X(OUTBOX_ARCHIVED, "waybill_outbox_archived_total", COUNTER, "outbox",                         \
+      "Rows copied to the archive")                                                                \
     X(OUTBOX_BARRIERS, "waybill_outbox_barriers_total", COUNTER, "outbox",                         \
       "Times the write-ahead log was synced before sending")                                       \
     X(OUTBOX_STATE, "waybill_outbox_publisher_state", GAUGE, "outbox",                             \

@@ -5,8 +5,8 @@
  *     static const struct service_program program = {.modules = modules, .module_count = 5};
  *     int main(int argc, char **argv) { return service_main(argc, argv, &program); }
  *
- * Threads   The service starts one housekeeping thread, and those of its bus, publishers, consumers
- *           and HTTP server. service_start() and service_stop() belong to one thread.
+ * Threads   The service starts one housekeeping thread, one that lets old rows of all outboxes go,
+ *           and those of its bus, publishers, consumers and HTTP server. service_start() and service_stop() belong to one thread.
  */
 #ifndef WAYBILL_SERVICE_H
 #define WAYBILL_SERVICE_H
