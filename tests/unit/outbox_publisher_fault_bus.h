@@ -30,7 +30,8 @@ struct fault_bus {
     struct wb_rng rng;
     struct transit *first, **last; /* in order of sending */
     unsigned faults_per_thousand;
-    unsigned refusals_per_thousand; /* of what arrives: denied, and not stored */
+    unsigned refusals_per_thousand;             /* of what arrives: denied, and not stored */
+    bool (*refuses)(const struct message *msg); /* denied each time; NULL: none */
     bool down;
 };
 
@@ -94,7 +95,9 @@ static inline void transit_answer(const struct transit *one, wb_err err,
 static inline void transit_arrive(struct fault_bus *self, struct transit *one, bool answer)
 {
     struct event_bus_ack_info ack = {.sequence = 0};
-    wb_err err = event_bus_publish(self->inner, one->message, &one->options, &ack, NULL);
+    bool refused = self->refuses != NULL && self->refuses(one->message);
+    wb_err err = refused ? WB_DENIED
+                         : event_bus_publish(self->inner, one->message, &one->options, &ack, NULL);
 
     if (answer)
         transit_answer(one, err, &ack);

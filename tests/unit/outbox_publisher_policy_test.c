@@ -1,4 +1,5 @@
 /* What becomes of the younger rows of a key when one is refused: by the class of the row. */
+#include "outbox_publisher_fault_bus.h"
 #include "outbox_publisher_fixture.h"
 
 static const char *const block_subjects[] = {"a.block.>"};
@@ -172,6 +173,49 @@ static void latest_wins_also_over_a_crash(void **state)
     assert_stream_holds(f, "A", "2 3");
 }
 
+static bool refuse_first(const struct message *msg)
+{
+    return memcmp(msg->payload.ptr, "1", 1) == 0;
+}
+
+/* Row 1 was refused; row 2 is on its way when row 1 is due again. */
+static void latest_wins_tries_no_older_row_while_a_younger_one_is_on_its_way(void **state)
+{
+    struct fixture *f = *state;
+    struct fault_bus *bus = fault_bus_create(f->bus, 1);
+
+    f->options.bus = &bus->base;
+    f->options.observe = NULL;
+    f->options.max_attempts = 100;
+    bus->refuses = refuse_first;
+    fixture_insert(f, "a.latest.x", "k", "1");
+    fixture_start(f);
+    for (int i = 0; i < 20; i++) {
+        (void)outbox_publisher_step(f->publisher);
+        (void)fault_bus_pump(bus);
+    }
+    assert_exceptions(f, "1 retry");
+    bus->refuses = NULL; /* it would be taken now */
+    fixture_insert(f, "a.latest.x", "k", "2");
+    for (int i = 0; i < 5; i++)
+        (void)outbox_publisher_step(f->publisher);
+    assert_non_null(bus->first); /* row 2 */
+    assert_null(bus->first->next);
+    fault_bus_advance(bus, 60 * WB_SEC);
+    for (int i = 0; i < 5; i++)
+        (void)outbox_publisher_step(f->publisher);
+    assert_null(bus->first->next);
+    for (int i = 0; i < 20; i++) {
+        (void)fault_bus_pump(bus);
+        (void)outbox_publisher_step(f->publisher);
+    }
+    assert_stream_holds(f, "A", "2");
+    assert_exceptions(f, "1 cancelled");
+    outbox_publisher_stop(f->publisher);
+    f->publisher = NULL;
+    event_bus_destroy(&bus->base);
+}
+
 static void first_class_that_matches_counts(void **state)
 {
     struct fixture *f = *state;
@@ -199,6 +243,7 @@ int main(void)
         T(latest_wins_without_a_key_waits_for_nobody_and_gives_way_to_nobody),
         T(latest_wins_leaves_scheduled_rows_alone),
         T(latest_wins_also_over_a_crash),
+        T(latest_wins_tries_no_older_row_while_a_younger_one_is_on_its_way),
         T(first_class_that_matches_counts),
     };
     return cmocka_run_group_tests_name("outbox_publisher_policy", tests, NULL, NULL);

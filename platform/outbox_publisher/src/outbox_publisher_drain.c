@@ -35,15 +35,20 @@ static bool schedule_due(const struct outbox_publisher_lane *lane)
 {
     const struct outbox_publisher_due *first = outbox_publisher_schedule_first(&lane->schedule);
 
-    return first != NULL && first->due_ms <= outbox_publisher_wall_ms(lane);
+    return first != NULL && first->due_ms <= outbox_publisher_wall_ms(lane) &&
+           first->id <= outbox_publisher_done_id(lane);
 }
 
 static bool exceptions_due(const struct outbox_publisher_lane *lane)
 {
+    const struct outbox_publisher_exceptions *exceptions = &lane->exceptions;
+
     if (schedule_due(lane) || lane->exceptions_stale)
         return true;
-    return lane->exceptions.count > 0 &&
-           (lane->exceptions.due_stale || lane->exception_due_ms <= outbox_publisher_wall_ms(lane));
+    if (exceptions->count == 0)
+        return false;
+    return exceptions->due_stale || lane->exception_due_ms <= outbox_publisher_wall_ms(lane) ||
+           (exceptions->beyond_id != 0 && exceptions->beyond_id <= outbox_publisher_done_id(lane));
 }
 
 bool outbox_publisher_idle(const struct outbox_publisher_lane *lane)

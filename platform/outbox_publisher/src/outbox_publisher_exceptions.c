@@ -402,9 +402,17 @@ static int64_t due_ms(const struct outbox_publisher_exception *one)
     return INT64_MAX;
 }
 
+/* Lost, and found to wait for an older one: from now on it waits as others do. */
+static wb_err hold(struct outbox_publisher_exceptions *self,
+                   const struct outbox_publisher_exception *one)
+{
+    return outbox_publisher_exceptions_put(self, one->id, one->key_hash, OUTBOX_EXCEPTION_BLOCKED,
+                                           0, OUTBOX_PUBLISHER_BLOCKED_TEXT);
+}
+
 wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self, int64_t now_ms,
-                                       size_t max, int64_t *ret_ids, size_t *ret_count,
-                                       int64_t *ret_next_ms)
+                                       int64_t limit_id, size_t max, int64_t *ret_ids,
+                                       size_t *ret_count, int64_t *ret_next_ms)
 {
     int64_t next_ms = INT64_MAX;
     size_t count = 0;
@@ -412,15 +420,22 @@ wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self,
     if (outbox_publisher_keys_reset(&self->scan, self->count) != WB_OK)
         return WB_NOMEM;
     self->due_stale = false;
+    self->beyond_id = 0;
     for (size_t i = 0; i < self->count; i++) {
         const struct outbox_publisher_exception *one = &self->list[i];
-        int64_t due =
-            outbox_publisher_keys_has(&self->scan, one->key_hash) ? INT64_MAX : due_ms(one);
-        if (due <= now_ms && count < max) {
+        bool waits = outbox_publisher_keys_has(&self->scan, one->key_hash);
+        int64_t due = waits ? INT64_MAX : due_ms(one);
+        if (waits && count < max && one->state == OUTBOX_EXCEPTION_LOST && !one->in_flight &&
+            hold(self, one) != WB_OK)
+            return WB_NOMEM;
+        bool beyond = due <= now_ms && one->id > limit_id;
+        if (beyond && self->beyond_id == 0)
+            self->beyond_id = one->id;
+        if (due <= now_ms && !beyond && count < max) {
             ret_ids[count++] = one->id;
             continue;
         }
-        if (due < next_ms)
+        if (due < next_ms && !beyond)
             next_ms = due <= now_ms ? 0 : due;
         if (stops_key(one))
             outbox_publisher_keys_add(&self->scan, one->key_hash);

@@ -12,6 +12,8 @@
 
 #include "waybill/outbox_impl.h"
 
+#define OUTBOX_PUBLISHER_BLOCKED_TEXT "waits for an older row of its key"
+
 struct outbox_publisher_exception {
     int64_t id;
     uint64_t key_hash; /* 0: no key */
@@ -49,7 +51,8 @@ struct outbox_publisher_exceptions {
     bool stopped_stale;
     struct outbox_publisher_keys yielding; /* keys with one that a younger row would replace */
     bool yielding_stale;
-    bool due_stale;                    /* something changed since _due() */
+    bool due_stale;    /* something changed since _due() */
+    int64_t beyond_id; /* the first that is due beyond the limit of _due(); 0: none */
     struct outbox_publisher_keys scan; /* scratch of _due() */
 };
 
@@ -119,14 +122,18 @@ wb_err outbox_publisher_exceptions_supersede(struct outbox_publisher_exceptions 
                                              uint64_t key_hash, size_t *ret_count);
 
 /**
- * Those that may be sent now, by rising id.
+ * Those that may be sent now, by rising id. What is lost and must wait for an older row of its key
+ * becomes blocked.
  *
+ * @param limit_id     only rows up to here. A row that left the straight path may be sent only once
+ *                     all before it are acknowledged or have left it too: else the cursor could say
+ *                     that the stream is known up to its message, yet not that the row is done.
  * @param ret_ids      room for max.
  * @param ret_next_ms  when the next one falls due; INT64_MAX: none. 0 when more are due than max.
  */
 wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self, int64_t now_ms,
-                                       size_t max, int64_t *ret_ids, size_t *ret_count,
-                                       int64_t *ret_next_ms);
+                                       int64_t limit_id, size_t max, int64_t *ret_ids,
+                                       size_t *ret_count, int64_t *ret_next_ms);
 
 /** Hash of a key; 0 for none. */
 uint64_t outbox_publisher_key_hash(struct wb_str key);

@@ -44,8 +44,6 @@ enum {
 #define OUTBOX_PUBLISHER_GRACE_NS          (200 * WB_MS)
 #define OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS (10 * WB_MS)
 
-#define OUTBOX_PUBLISHER_BLOCKED_TEXT "waits for an older row of its key"
-
 /* What ended the sending: the rest of the flight may answer, then the lane goes elsewhere. */
 typedef enum outbox_publisher_verdict {
     OUTBOX_PUBLISHER_GOES_ON,

@@ -250,11 +250,13 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
 {
     struct reading reading = {.lane = lane, .now_ms = now_ms, .exception = true};
     int64_t ids[OUTBOX_PUBLISHER_BATCH_ROWS];
-    size_t count = 0;
-    wb_err err =
-        outbox_publisher_exceptions_due(&lane->exceptions, now_ms, OUTBOX_PUBLISHER_BATCH_ROWS, ids,
-                                        &count, &lane->exception_due_ms);
+    size_t count = 0, dirty = lane->exceptions.dirty;
+    wb_err err = outbox_publisher_exceptions_due(
+        &lane->exceptions, now_ms, outbox_publisher_done_id(lane), OUTBOX_PUBLISHER_BATCH_ROWS, ids,
+        &count, &lane->exception_due_ms);
 
+    if (lane->exceptions.dirty > dirty)
+        outbox_publisher_unmarked(lane);
     if (err == WB_OK)
         count = leave_out_yielding(lane, now_ms, ids, count);
     for (size_t i = 0; err == WB_OK && i < count && !reading.full; i++) {
@@ -334,11 +336,12 @@ static wb_err schedule_read(struct outbox_publisher_lane *lane, int64_t now_ms, 
                             struct wb_why *why)
 {
     struct reading reading = {.lane = lane, .now_ms = now_ms, .scheduled = true};
+    const int64_t limit_id = outbox_publisher_done_id(lane); /* as for exceptions */
     const struct outbox_publisher_due *first;
     wb_err err = schedule_fill(lane, why);
 
     while (err == WB_OK && (first = outbox_publisher_schedule_first(&lane->schedule)) != NULL &&
-           first->due_ms <= now_ms) {
+           first->due_ms <= now_ms && first->id <= limit_id) {
         int64_t id = first->id;
         bool found = true;
         if (waits(lane, id))
