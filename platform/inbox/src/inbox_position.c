@@ -242,13 +242,15 @@ wb_err inbox_points(struct inbox *inbox, const char *stream, int64_t stream_crea
     if (err != WB_OK)
         return err;
     /* The position takes its place among them: they may lie beyond it, see inbox.h. */
-    size_t out = 0;
-    for (size_t i = 0; i <= count && found; i++) {
-        if (out == i && (i == count || points[i].sequence <= position.sequence))
-            ret_points[out++] = position;
-        if (i < count && points[i].sequence != position.sequence)
-            ret_points[out++] = points[i];
-    }
+    size_t out = 0, next = 0;
+    while (next < count && points[next].sequence > position.sequence)
+        ret_points[out++] = points[next++];
+    if (found)
+        ret_points[out++] = position;
+    while (next < count && points[next].sequence == position.sequence)
+        next++;
+    while (next < count)
+        ret_points[out++] = points[next++];
     *ret_count = out;
     return WB_OK;
 }
