@@ -219,7 +219,7 @@ static void print_room(const char *name, int64_t step)
     must_ok(inbox_attach(db_handle(db), "bench", &inbox, &why), "attach", &why);
     int64_t begin = now();
     claim_many(db, inbox, step);
-    double rate = (double)(HANDLED / step) * 1e9 / (double)(now() - begin);
+    double rate = (double)HANDLED / (double)step * 1e9 / (double)(now() - begin);
     int64_t bytes = query(db, "SELECT sum(pgsize) FROM dbstat WHERE name LIKE 'inbox%'");
     (void)printf("%-44s %10" PRId64 " bytes   claimed at %.0f /s\n", name, bytes, rate);
     inbox_detach(inbox);

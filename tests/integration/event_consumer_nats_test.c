@@ -27,7 +27,6 @@ static struct scene {
 
 static void run(char *const argv[])
 {
-    extern char **environ;
     pid_t pid = 0;
     int status = -1;
 
@@ -337,9 +336,9 @@ static void consumer_of_an_intact_stream_reads_nothing_again(void **state)
     uint16_t port = scene.server.port;
 
     (void)state;
-    for (int i = 0; i < 3; i++) {
-        publish(scene.bus, 100 * i + 1, 100 * i + 100);
-        wait_handled((uint64_t)(100 * i + 100));
+    for (int last = 100; last <= 300; last += 100) {
+        publish(scene.bus, last - 99, last);
+        wait_handled((uint64_t)last);
         test_nats_kill(&scene.server);
         serve(port);
     }
@@ -365,22 +364,22 @@ static void consumer_follows_a_store_back_and_forth(void **state)
     (void)state;
     (void)snprintf(newer, sizeof(newer), "%s/newer", scene.root);
     live_on_after_a_copy(300, 600);
-    int last = 600;
+    unsigned last = 600;
     for (int i = 0; i < 4; i++) {
         bool old = i % 2 == 0;
         test_nats_term(&scene.server);
         copy_dir(scene.store, old ? newer : scene.copy);
         put_back(old ? scene.copy : newer);
         serve(0);
-        publish_apart(last + 1, last + 400);
+        publish_apart((int)last + 1, (int)last + 400);
         test_nats_term(&scene.server);
         serve(port);
-        publish_apart(1, last);
+        publish_apart(1, (int)last);
         last += 400;
-        wait_handled((uint64_t)last);
+        wait_handled(last);
     }
     stop_consuming();
-    assert_each_once(last);
+    assert_each_once((int)last);
 }
 
 int main(void)

@@ -144,9 +144,9 @@ static void consumer_follows_a_stream_back_and_forth(void **state)
     publish_from_to(1, 2000);
     fixture_start();
     fixture_run();
-    for (int round = 0; round < 5; round++) {
-        int last = 2000 + 100 * round;
-        event_bus_memory_restart(fixture.bus, "AUTH", (uint64_t)(300 * (round + 1)));
+    for (unsigned round = 0; round < 5; round++) {
+        int last = 2000 + 100 * (int)round;
+        event_bus_memory_restart(fixture.bus, "AUTH", 300 * (round + 1ULL));
         event_bus_memory_advance(fixture.bus, WB_SEC);
         publish_from_to(last + 1, last + 100);
         publish_from_to(1, last);

@@ -9,7 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { MAX_FAILURES = 10, GROUP = 64, LONGEST_WAIT_MS = 1000, CALM_STARTS = 1 };
+enum { MAX_FAILURES = 10, GROUP = 64, LONGEST_WAIT_MS = 1000 };
 static const int64_t BACKOFF_MIN_NS = 50 * WB_MS;
 static const int64_t BACKOFF_MAX_NS = 10 * WB_SEC;
 
@@ -186,32 +186,6 @@ static void wait_for_work(struct event_consumer *consumer)
     poll(fds, 2, timeout_ms);
 }
 
-/* After deaths without end the groups shrink, until the event that brings them stands alone. */
-static wb_err count_start(struct event_consumer *consumer, struct wb_why *why)
-{
-    uint32_t starts = 0;
-    wb_err err = db_begin(consumer->db, why);
-
-    if (err == WB_OK)
-        err = inbox_start_count(consumer->inbox, &starts, &consumer->crashes, why);
-    if (err == WB_OK)
-        err = db_commit(consumer->db, why);
-    db_rollback(consumer->db);
-    if (err != WB_OK)
-        return err;
-    consumer->start_counted = true;
-    consumer->started_mono_ns = now_ns(consumer);
-    consumer->cautious = starts > CALM_STARTS;
-    consumer->group = consumer->options.group;
-    for (uint32_t i = CALM_STARTS; i < starts && consumer->group > 1; i++)
-        consumer->group /= 2;
-    if (consumer->cautious)
-        wb_log(WB_LOG_WARN, "event_consumer",
-               "%s: start number %u without a clean end; at most %zu events in a transaction",
-               consumer->options.name, starts, consumer->group);
-    return WB_OK;
-}
-
 static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
 {
     const struct event_consumer_options *o = &consumer->options;
@@ -223,7 +197,7 @@ static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
     if (err == WB_OK)
         err = event_consumer_positions_open(&consumer->positions, o->bus, o->path, o->name, why);
     if (err == WB_OK)
-        err = count_start(consumer, why);
+        err = event_consumer_start_count(consumer, why);
     if (err == WB_OK && o->open != NULL)
         err = o->open(o->ctx, consumer->db, &consumer->scope, why);
     if (err != WB_OK)
@@ -240,15 +214,6 @@ static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
     return err;
 }
 
-static void end_start(struct event_consumer *consumer)
-{
-    if (!consumer->start_counted || db_begin(consumer->db, NULL) != WB_OK)
-        return;
-    if (inbox_start_clear(consumer->inbox, NULL) == WB_OK)
-        (void)db_commit(consumer->db, NULL);
-    db_rollback(consumer->db);
-}
-
 static void teardown(struct event_consumer *consumer)
 {
     const struct event_consumer_options *o = &consumer->options;
@@ -257,7 +222,7 @@ static void teardown(struct event_consumer *consumer)
     event_bus_unsubscribe(consumer->subscription);
     if (consumer->scope_open && o->close != NULL)
         o->close(o->ctx, consumer->scope);
-    end_start(consumer);
+    event_consumer_start_end(consumer);
     event_consumer_positions_close(&consumer->positions);
     inbox_detach(consumer->inbox);
     db_close(consumer->db);

@@ -16,97 +16,6 @@
 /* Longer, and other writers of the file would notice. */
 static const int64_t GROUP_NS = 5 * WB_MS;
 
-/* So often may an event end the process. */
-enum { CRASHES_MAX = 5 };
-
-bool event_consumer_is_trouble(wb_err err)
-{
-    switch (err) {
-    case WB_BUSY:
-    case WB_DISK_FULL:
-    case WB_IO:
-    case WB_NOMEM:
-    case WB_READ_ONLY:
-    case WB_CORRUPT:
-    case WB_UNKNOWN:
-    case WB_FULL: /* of dead letters */
-        return true;
-    default:
-        return false;
-    }
-}
-
-static struct inbox_origin origin_of(struct event_consumer *consumer,
-                                     const struct event_bus_delivery *delivery)
-{
-    return (struct inbox_origin){
-        .stream = delivery->stream,
-        .sequence = delivery->sequence,
-        .stored_wall_ns = delivery->stored_wall_ns,
-        .stream_created_wall_ns = event_consumer_positions_created(&consumer->positions, delivery),
-    };
-}
-
-/* ---- the handler ----------------------------------------------------------------------------- */
-
-/*
- * SQLite rolls back by itself on some errors; a handler may have ignored one, or ended it itself.
- */
-static wb_err require_open(struct event_consumer *consumer, struct wb_why *why)
-{
-    if (!sqlite3_get_autocommit(db_handle(consumer->db)))
-        return WB_OK;
-    return wb_fail(why, WB_MISUSE,
-                   "the handler of %s returned without error, but its transaction is over: it must "
-                   "not commit or roll back, and must return the errors of its statements",
-                   consumer->options.name);
-}
-
-/* "Damaged" may be said of the payload as well; only SQLite says it of the database. */
-static bool database_is_corrupt(struct event_consumer *consumer)
-{
-    int code = sqlite3_errcode(db_handle(consumer->db)) & 0xff;
-
-    return code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
-}
-
-/*
- * A COMMIT inside the handler becomes a ROLLBACK: the claims are not written yet, and the effects
- * of the events before it must not get through without them.
- */
-static int refuse_commit(void *ctx)
-{
-    const struct event_consumer *consumer = ctx;
-
-    return consumer->handling;
-}
-
-void event_consumer_guard(struct event_consumer *consumer)
-{
-    sqlite3_commit_hook(db_handle(consumer->db), refuse_commit, consumer);
-}
-
-wb_err event_consumer_handle(struct event_consumer *consumer,
-                             const struct event_bus_delivery *delivery, struct wb_why *why)
-{
-    const struct event_consumer_event event = {
-        .delivery = delivery, .db = consumer->db, .scope = consumer->scope};
-
-    why->text[0] = '\0';
-    consumer->handling = true;
-    wb_err err = consumer->options.handler(consumer->options.ctx, &event, why);
-    consumer->handling = false;
-    WB_CRASH_POINT("event_consumer.handled");
-    if (err == WB_OK)
-        return require_open(consumer, why);
-    if (err == WB_CORRUPT && !database_is_corrupt(consumer))
-        err = WB_INVALID;
-    if (why->text[0] == '\0')
-        return wb_fail(why, err, "the handler of %s failed: %s", consumer->options.name,
-                       wb_err_text(err));
-    return err;
-}
-
 /* ---- one event of a group -------------------------------------------------------------------- */
 
 /* A transaction of events; the first `done` of the queue are dealt with in it. */
@@ -143,7 +52,7 @@ static wb_err set_aside(struct event_consumer *consumer, const struct event_bus_
 static wb_err handle_one(struct event_consumer *consumer, struct group *group, struct wb_why *why)
 {
     const struct event_bus_delivery *delivery = consumer->queue[group->done];
-    struct inbox_origin origin = origin_of(consumer, delivery);
+    struct inbox_origin origin = event_consumer_origin(consumer, delivery);
     int64_t letter = 0;
 
     wb_err err = inbox_claim(consumer->inbox, &delivery->message, &origin, why);
@@ -187,26 +96,6 @@ static wb_err handle_group(struct event_consumer *consumer, struct group *group,
 
 /* ---- the end of a transaction ---------------------------------------------------------------- */
 
-wb_err event_consumer_commit(struct event_consumer *consumer, struct wb_why *why)
-{
-    wb_err err = WB_OK;
-    bool well = consumer->start_counted && wb_mono_ns(consumer->options.clock) >=
-                                               consumer->started_mono_ns + CONSUMER_TRUST_NS;
-
-    if (consumer->suspected)
-        err = inbox_suspect_clear(consumer->inbox, why);
-    if (err == WB_OK && well)
-        err = inbox_start_clear(consumer->inbox, why);
-    if (err == WB_OK)
-        err = db_commit(consumer->db, why);
-    if (err != WB_OK)
-        return err;
-    consumer->suspected = false;
-    if (well)
-        consumer->start_counted = consumer->cautious = false;
-    return WB_OK;
-}
-
 static bool is_end_of_stream(const struct event_consumer *consumer, size_t at, size_t count)
 {
     for (size_t i = at + 1; i < count; i++)
@@ -226,7 +115,7 @@ static wb_err advance(struct event_consumer *consumer, size_t count, struct wb_w
     for (size_t i = one && count > 0 ? count - 1 : 0; err == WB_OK && i < count; i++) {
         if (!is_end_of_stream(consumer, i, count))
             continue;
-        struct inbox_origin origin = origin_of(consumer, consumer->queue[i]);
+        struct inbox_origin origin = event_consumer_origin(consumer, consumer->queue[i]);
         err = inbox_advance(consumer->inbox, &consumer->queue[i]->message, &origin, why);
     }
     return err;
@@ -282,7 +171,7 @@ static consumer_outcome again(struct event_consumer *consumer, wb_log_level leve
 static wb_err count_failure(struct event_consumer *consumer, const char *reason,
                             uint32_t *ret_failures, struct wb_why *why)
 {
-    struct inbox_origin origin = origin_of(consumer, consumer->queue[0]);
+    struct inbox_origin origin = event_consumer_origin(consumer, consumer->queue[0]);
     wb_err err = db_begin(consumer->db, why);
 
     if (err != WB_OK)
@@ -297,7 +186,7 @@ static wb_err count_failure(struct event_consumer *consumer, const char *reason,
 
 static consumer_outcome park(struct event_consumer *consumer, const char *reason)
 {
-    struct inbox_origin origin = origin_of(consumer, consumer->queue[0]);
+    struct inbox_origin origin = event_consumer_origin(consumer, consumer->queue[0]);
     struct wb_why why;
     wb_err err = db_begin(consumer->db, &why);
 
@@ -330,62 +219,16 @@ static consumer_outcome handler_failed(struct event_consumer *consumer, const ch
 
 /* ---- a group --------------------------------------------------------------------------------- */
 
-static bool is_accused(struct event_consumer *consumer, size_t at)
-{
-    struct inbox_origin origin = origin_of(consumer, consumer->queue[at]);
-
-    return consumer->crashes > 0 &&
-           inbox_is_accused(consumer->inbox, &consumer->queue[at]->message, &origin);
-}
-
 /* What has ended the process before goes alone. */
 static void group_choose(struct event_consumer *consumer, struct group *ret_group)
 {
     size_t count = consumer->queued < consumer->group ? consumer->queued : consumer->group;
     size_t until = 0;
 
-    while (until < count && !is_accused(consumer, until))
+    while (until < count && !event_consumer_is_accused(consumer, until))
         until++;
     ret_group->suspicious = (consumer->cautious && consumer->group == 1) || until == 0;
     ret_group->count = until > 0 ? until : 1;
-}
-
-wb_err event_consumer_suspect(struct event_consumer *consumer, int64_t letter, struct wb_why *why)
-{
-    wb_err err = db_begin(consumer->db, why);
-
-    if (err == WB_OK && letter > 0) {
-        err = inbox_suspect_letter(consumer->inbox, letter, why);
-    } else if (err == WB_OK) {
-        struct inbox_origin origin = origin_of(consumer, consumer->queue[0]);
-        err = inbox_suspect(consumer->inbox, &consumer->queue[0]->message, &origin, why);
-    }
-    if (err == WB_OK)
-        err = db_commit(consumer->db, why);
-    db_rollback(consumer->db);
-    consumer->suspected |= err == WB_OK;
-    return err;
-}
-
-/* The handler has returned, so the process was not ended by it, whatever else went wrong. */
-void event_consumer_unsuspect(struct event_consumer *consumer)
-{
-    if (!consumer->suspected || db_begin(consumer->db, NULL) != WB_OK)
-        return;
-    if (inbox_suspect_clear(consumer->inbox, NULL) == WB_OK &&
-        db_commit(consumer->db, NULL) == WB_OK)
-        consumer->suspected = false;
-    db_rollback(consumer->db);
-}
-
-bool event_consumer_condemned(const struct event_consumer *consumer, struct wb_why *ret_reason)
-{
-    if (consumer->crashes < CRASHES_MAX)
-        return false;
-    (void)snprintf(ret_reason->text, sizeof(ret_reason->text),
-                   "the process ended %u times, one after another, while %s handled it",
-                   consumer->crashes, consumer->options.name);
-    return true;
 }
 
 static void group_over(struct event_consumer *consumer, const struct group *group)
@@ -446,7 +289,7 @@ consumer_outcome event_consumer_apply(struct event_consumer *consumer)
 
     assert(consumer->queued > 0);
     group_choose(consumer, &group);
-    if (is_accused(consumer, 0) && event_consumer_condemned(consumer, &why))
+    if (event_consumer_is_accused(consumer, 0) && event_consumer_condemned(consumer, &why))
         return park(consumer, why.text);
     if (group.suspicious && event_consumer_suspect(consumer, 0, &why) != WB_OK)
         return again(consumer, WB_LOG_WARN, why.text);

@@ -125,12 +125,24 @@ wb_err event_consumer_handle(struct event_consumer *consumer,
 /** Commit, with what the inbox notes about the life of the process. */
 wb_err event_consumer_commit(struct event_consumer *consumer, struct wb_why *why);
 
+/** Where a delivery came from. */
+struct inbox_origin event_consumer_origin(struct event_consumer *consumer,
+                                          const struct event_bus_delivery *delivery);
+
 /** Nobody's fault: it passes, or somebody must mend the database. */
 bool event_consumer_is_trouble(wb_err err);
 
 /** Note what is about to be handled, a dead letter or (0) the first event, and that it is over. */
 wb_err event_consumer_suspect(struct event_consumer *consumer, int64_t letter, struct wb_why *why);
 void event_consumer_unsuspect(struct event_consumer *consumer);
+
+/** Count this start, and let its group be as large as the starts before allow. */
+wb_err event_consumer_start_count(struct event_consumer *consumer, struct wb_why *why);
+/** A clean end. */
+void event_consumer_start_end(struct event_consumer *consumer);
+
+/** Has this event of the queue ended processes? */
+bool event_consumer_is_accused(struct event_consumer *consumer, size_t at);
 
 /** Has the accused ended enough processes? */
 bool event_consumer_condemned(const struct event_consumer *consumer, struct wb_why *ret_reason);

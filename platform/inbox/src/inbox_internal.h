@@ -79,6 +79,20 @@
     X(RETRY_FAILED, "UPDATE dead_letter SET state = 'parked', next_at = NULL,"                     \
                     " failures = failures + 1, reason = ?3, fingerprint = ?4, parked_at = ?5"      \
                     " WHERE consumer = ?1 AND id = ?2 AND state = 'retry'")                        \
+    X(FOREIGN_HAS, "SELECT 1 FROM inbox_foreign WHERE consumer = ?1 AND event = ?2")               \
+    X(FAILURE_SHOW, "SELECT failures, reason FROM inbox_failure"                                   \
+                    " WHERE consumer = ?1 AND event = ?2")                                         \
+    X(LETTER_OF_ROW, "SELECT id, state, reason, failures FROM dead_letter"                         \
+                     " WHERE consumer = ?1 AND source = ?2 AND row_id = ?3 LIMIT 1")               \
+    X(LETTER_OF_ID, "SELECT id, state, reason, failures FROM dead_letter"                          \
+                    " WHERE consumer = ?1 AND source = '' AND msg_id = ?2 LIMIT 1")                \
+    X(START_SHOW, "SELECT suspect = ?2, CASE accused WHEN ?2 THEN crashes ELSE 0 END"              \
+                  " FROM inbox_start WHERE consumer = ?1")                                         \
+    X(CONSUMER_HAS, "SELECT EXISTS(SELECT 1 FROM inbox_position WHERE consumer = ?1)"              \
+                    " OR EXISTS(SELECT 1 FROM inbox_page WHERE consumer = ?1)"                     \
+                    " OR EXISTS(SELECT 1 FROM inbox_foreign WHERE consumer = ?1)"                  \
+                    " OR EXISTS(SELECT 1 FROM inbox_start WHERE consumer = ?1)"                    \
+                    " OR EXISTS(SELECT 1 FROM dead_letter WHERE consumer = ?1)")                   \
     X(DATA_VERSION, "PRAGMA data_version")
 
 enum inbox_statement {
@@ -145,6 +159,9 @@ struct inbox {
 /** Create or migrate the tables. */
 wb_err inbox_schema_prepare(struct sqlite3 *handle, struct wb_why *why);
 
+/** There are tables, of our version. WB_NOT_FOUND, WB_UNSUPPORTED. */
+wb_err inbox_schema_require(struct sqlite3 *handle, struct wb_why *why);
+
 /** Find out by what an event is known. WB_NOMEM. */
 wb_err inbox_identify(struct inbox *inbox, const struct message *msg,
                       const struct inbox_origin *origin, struct inbox_identity *ret_identity,
@@ -157,6 +174,14 @@ wb_err inbox_remember(struct inbox *inbox, const struct inbox_identity *identity
 /** As inbox_remember(), for an event of an outbox: one bit in a page; in a batch in memory only. */
 wb_err inbox_page_set(struct inbox *inbox, const struct inbox_identity *identity,
                       struct wb_why *why);
+
+/** Is the event known? */
+wb_err inbox_page_has(struct inbox *inbox, const struct inbox_identity *identity, bool *ret_has,
+                      struct wb_why *why);
+
+/** Forget a known event; a run of full pages is cut. */
+wb_err inbox_page_clear(struct inbox *inbox, const struct inbox_identity *identity,
+                        struct wb_why *why);
 
 /** Take back what was just set in a batch. */
 void inbox_page_unset(struct inbox *inbox, int64_t row);

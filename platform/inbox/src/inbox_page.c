@@ -157,3 +157,52 @@ void inbox_page_unset(struct inbox *inbox, int64_t row)
 
     *byte = (uint8_t)(*byte & ~(1U << (bit % 8)));
 }
+
+wb_err inbox_page_has(struct inbox *inbox, const struct inbox_identity *identity, bool *ret_has,
+                      struct wb_why *why)
+{
+    const struct inbox_page *page = &inbox->batch.page;
+    unsigned bit = (unsigned)((identity->row - 1) % INBOX_PAGE_ROWS);
+    wb_err err = page_load(inbox, identity->source, (identity->row - 1) / INBOX_PAGE_ROWS, why);
+
+    if (err == WB_OK)
+        *ret_has = page->full > 0 || (page->bits[bit / 8] >> (bit % 8) & 1) != 0;
+    inbox->batch.loaded = false;
+    return err;
+}
+
+/* A run of full pages falls into what lies before the page, the page, and what lies behind it. */
+static wb_err run_cut(struct inbox *inbox, const uint8_t *source, const struct inbox_page *run,
+                      int64_t at, struct wb_why *why)
+{
+    struct inbox_page left = {.first = run->first, .full = at - run->first};
+    struct inbox_page right = {.first = at + 1, .full = run->first + run->full - at - 1};
+    wb_err err = page_drop(inbox, source, run->first, why);
+
+    if (err == WB_OK && left.full > 0)
+        err = page_put(inbox, source, &left, why);
+    if (err == WB_OK && right.full > 0)
+        err = page_put(inbox, source, &right, why);
+    return err;
+}
+
+wb_err inbox_page_clear(struct inbox *inbox, const struct inbox_identity *identity,
+                        struct wb_why *why)
+{
+    struct inbox_batch *batch = &inbox->batch;
+    int64_t at = (identity->row - 1) / INBOX_PAGE_ROWS;
+    wb_err err = page_load(inbox, identity->source, at, why);
+
+    if (err == WB_OK && batch->page.full > 0) {
+        err = run_cut(inbox, identity->source, &batch->page, at, why);
+        batch->page = (struct inbox_page){.first = at};
+        memset(batch->page.bits, 0xff, sizeof(batch->page.bits));
+    }
+    if (err != WB_OK) {
+        batch->loaded = false;
+        return err;
+    }
+    inbox_page_unset(inbox, identity->row);
+    batch->changed = true;
+    return inbox_page_flush(inbox, why);
+}

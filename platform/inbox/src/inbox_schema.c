@@ -180,7 +180,30 @@ static const char schema_2[] =
 
 static const struct db_migration steps[] = {{.sql = schema_1}, {.sql = schema_2}};
 
+#define STEP_COUNT (sizeof(steps) / sizeof(steps[0]))
+
+wb_err inbox_schema_require(struct sqlite3 *handle, struct wb_why *why)
+{
+    unsigned version = 0;
+    wb_err err = db_schema_version(handle, "inbox", &version, why);
+
+    if (err != WB_OK)
+        return err;
+    if (version == 0)
+        return wb_fail(why, WB_NOT_FOUND,
+                       "database %s has no inbox: a consumer makes it at its first start",
+                       sqlite3_db_filename(handle, "main"));
+    if (version != STEP_COUNT)
+        return wb_fail(why, WB_UNSUPPORTED,
+                       "the inbox in %s has version %u, this program reads version %zu: %s",
+                       sqlite3_db_filename(handle, "main"), version, STEP_COUNT,
+                       version > STEP_COUNT
+                           ? "use the newer program"
+                           : "start its consumer once, which brings it up to date");
+    return WB_OK;
+}
+
 wb_err inbox_schema_prepare(struct sqlite3 *handle, struct wb_why *why)
 {
-    return db_migrate(handle, "inbox", steps, sizeof(steps) / sizeof(steps[0]), why);
+    return db_migrate(handle, "inbox", steps, STEP_COUNT, why);
 }

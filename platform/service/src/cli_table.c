@@ -148,6 +148,17 @@ static const struct cli_option outbox_purge_options[] = {
     {"dry-run", 0, NULL, "say what would go, and change nothing", NULL},
     {0},
 };
+#define INBOX_DB                                                                                   \
+    {                                                                                              \
+        "db", 0, "FILE", "the database of the consumers", NULL                                     \
+    }
+static const struct cli_option inbox_options[] = {INBOX_DB, {0}};
+static const struct cli_option inbox_forget_options[] = {
+    INBOX_DB,
+    {"yes", 0, NULL, "it is meant", NULL},
+    {"reason", 0, "TEXT", "why, for the operator log", NULL},
+    {0},
+};
 static const struct cli_option config_show_options[] = {
     {"origin", 0, NULL, "where each value comes from", NULL},
     {0},
@@ -302,6 +313,28 @@ const struct cli_command service_cli_commands[] = {
      .options = outbox_purge_options,
      .configured = true,
      .run = service_cli_outbox_purge},
+    {.noun = "inbox",
+     .verb = "ls",
+     .usage = "--db FILE",
+     .help = "Consumers: their streams and positions, what they handled, dead letters, suspects",
+     .options = inbox_options,
+     .run = service_cli_inbox_ls},
+    {.noun = "inbox",
+     .verb = "show",
+     .usage = "CONSUMER SOURCE/ROW|MSG_ID --db FILE",
+     .help = "Has a consumer handled an event? How often has it failed?",
+     .options = inbox_options,
+     .operands_min = 2,
+     .operands_max = 2,
+     .run = service_cli_inbox_show},
+    {.noun = "inbox",
+     .verb = "forget",
+     .usage = "CONSUMER SOURCE/ROW|MSG_ID --db FILE --yes",
+     .help = "Have an event handled once more when it is delivered again",
+     .options = inbox_forget_options,
+     .operands_min = 2,
+     .operands_max = 2,
+     .run = service_cli_inbox_forget},
     {.noun = "doctor",
      .usage = "",
      .help = "What is wrong, and how to mend it; exit 1 when something is",

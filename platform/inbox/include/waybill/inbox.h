@@ -196,6 +196,66 @@ bool inbox_is_accused(struct inbox *inbox, const struct message *msg,
                       const struct inbox_origin *origin);
 bool inbox_is_accused_letter(struct inbox *inbox, int64_t id);
 
+/* ---- looking into an inbox, and making it forget --------------------------------------------- */
+
+struct inbox_stream_status {
+    struct wb_str stream;
+    uint64_t sequence;
+    int64_t stream_created_wall_ns;
+    uint64_t anchors; /* older positions kept to go back to */
+};
+
+/* What one consumer has in a database. Views are valid during the call that hands them out. */
+struct inbox_status {
+    struct wb_str consumer;
+    uint64_t handled;       /* events of outboxes it has handled */
+    uint64_t pages;         /* rows of the table that say so */
+    uint64_t foreign;       /* events from elsewhere that are remembered */
+    uint64_t failing;       /* events whose handler failed, and that are tried again */
+    uint64_t parked, retry; /* dead letters by state */
+    uint64_t starts;        /* since all went well; 0 or 1 in good times */
+    uint64_t crashes;       /* processes that the accused has ended, one after another */
+    struct wb_str suspect;  /* the event noted before it is handled, as for inbox_handled(); or
+                             * "dead letter 7"; empty: none */
+    struct wb_str accused;
+    const struct inbox_stream_status *streams;
+    size_t stream_count; /* at most 4096 are told */
+};
+
+/** Return false to stop. */
+typedef bool (*inbox_visit)(void *ctx, const struct inbox_status *status);
+
+/** All consumers of a database, by name. WB_NOT_FOUND: it has no inbox; WB_UNSUPPORTED. */
+wb_err inbox_list(struct sqlite3 *handle, inbox_visit visit, void *ctx, struct wb_why *why);
+
+struct inbox_event_status {
+    bool ours;    /* an event of an outbox: named by source and row */
+    bool handled; /* or given up: see letter */
+    uint32_t failures;
+    int64_t letter;    /* number of its dead letter; 0: none */
+    bool letter_retry; /* it is to be handled again */
+    bool suspect;      /* noted before it is handled */
+    uint32_t crashes;  /* accused of so many ends of the process; 0: not accused */
+    char reason[512];  /* of the last failure, or of the dead letter; "" */
+};
+
+/**
+ * What a consumer knows of an event.
+ * @param event  "0123456789abcdef/42": waybill-source and waybill-row; or a msg_id.
+ * @return WB_NOT_FOUND: the database has no inbox, or not of this consumer; WB_INVALID.
+ */
+wb_err inbox_handled(struct sqlite3 *handle, const char *consumer, struct wb_str event,
+                     struct inbox_event_status *ret_status, struct wb_why *why);
+
+/**
+ * Inside the open transaction: forget that an event was handled, and its failures, so that it is
+ * handled once more when the stream brings it again. Positions stay.
+ * @return WB_NOT_FOUND: it was not handled, as far as is known; WB_CONFLICT: it is a dead letter,
+ *         which is to be handled again or removed itself; WB_MISUSE: no transaction.
+ */
+wb_err inbox_forget(struct sqlite3 *handle, const char *consumer, struct wb_str event,
+                    struct wb_why *why);
+
 #ifdef __cplusplus
 }
 #endif
