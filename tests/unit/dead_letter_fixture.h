@@ -108,18 +108,20 @@ static inline void fixture_inbox(struct fixture *f)
     assert_ok(inbox_attach(db_handle(f->db), "billing", &inbox, NULL));
     inbox_detach(inbox);
     fixture_sql(
-        f, "INSERT INTO dead_letter(consumer, state, key, source, row_id, subject, headers, msg_id,"
-           " stream, sequence, stored_at, reason, failures, parked_at, payload) VALUES"
-           " ('billing', 'parked', 'k1', '00112233aabbccdd', 7, 'orders.one',"
-           "  'waybill-source: 00112233aabbccdd' || char(10) || 'waybill-row: 7' || char(10) ||"
-           "  'waybill-key: k1' || char(10) || 'x-a: 1', 'm1', 'ORDERS', 11, 650000,"
-           "  'no such customer 17', 5, 700000, '{\"password\":\"x\"}'),"
-           " ('billing', 'parked', 'k1', '00112233aabbccdd', 8, 'orders.two', '', 'm2', 'ORDERS',"
-           "  12, 650000, 'no such customer 18', 5, 800000, '{}'),"
-           " ('billing', 'retry', '', '', 0, 'orders.three', '', 'm3', 'ORDERS', 13, 650000,"
-           "  'timeout', 5, 900000, '{}'),"
-           " ('audit', 'parked', 'k1', '', 0, 'orders.four', '', 'm4', 'ORDERS', 14, 650000,"
-           "  'timeout', 5, 950000, '{}');");
+        f,
+        "INSERT INTO dead_letter(consumer, state, key, source, row_id, subject, headers, msg_id,"
+        " stream, sequence, stored_at, reason, failures, parked_at, payload) VALUES"
+        " ('billing', 'parked', 'k1', '00112233aabbccdd', 7, 'orders.one',"
+        "  'waybill-source: 00112233aabbccdd' || char(10) || 'waybill-row: 7' || char(10) ||"
+        "  'waybill-key: k1' || char(10) || 'x-a: 1', 'm1', 'ORDERS', 11, 650000,"
+        "  'no such customer 17', 5, 700000, '{\"password\":\"x\"}'),"
+        " ('billing', 'parked', 'k1', '00112233aabbccdd', 8, 'orders.two',"
+        "  'waybill-source: 00112233aabbccdd' || char(10) || 'waybill-row: 8' || char(10) ||"
+        "  'waybill-key: k1', 'm2', 'ORDERS', 12, 650000, 'no such customer 18', 5, 800000, '{}'),"
+        " ('billing', 'retry', '', '', 0, 'orders.three', '', 'm3', 'ORDERS', 13, 650000,"
+        "  'timeout', 5, 900000, '{}'),"
+        " ('audit', 'parked', 'k1', '', 0, 'orders.four', '', 'm4', 'ORDERS', 14, 650000,"
+        "  'timeout', 5, 950000, '{}');");
 }
 
 static inline struct dead_letter_act fixture_act(struct fixture *f, const char *command,

@@ -162,7 +162,9 @@ static void show_tells_all_of_a_letter(void **state)
     fixture_inbox(f);
     assert_shown(f, "p2", "10 0 200 2 refused after 10 tries: code 10054 x-a: 1|{\"id\":2}|8");
     assert_shown(f, "p3", "0 2 300 3  |3|1");
-    assert_shown(f, "c2", "5 0 800 8 no such customer 18 |{}|2");
+    assert_shown(f, "c2",
+                 "5 0 800 8 no such customer 18 waybill-source: 00112233aabbccdd\nwaybill-row: 8\n"
+                 "waybill-key: k1|{}|2");
     assert_err(dead_letter_show(f->db, wb_str("p4"), NULL, add_all, NULL, &why), WB_NOT_FOUND);
     assert_err(dead_letter_show(f->db, wb_str("c9"), NULL, add_all, NULL, &why), WB_NOT_FOUND);
     assert_err(dead_letter_show(f->db, wb_str(""), NULL, add_all, NULL, &why), WB_INVALID);

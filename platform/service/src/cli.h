@@ -160,6 +160,7 @@ wb_err service_cli_dlq_retry(struct cli *cli);
 wb_err service_cli_dlq_edit(struct cli *cli);
 wb_err service_cli_dlq_discard(struct cli *cli);
 wb_err service_cli_dlq_export(struct cli *cli);
+wb_err service_cli_dlq_import(struct cli *cli);
 wb_err service_cli_operator_log(struct cli *cli);
 wb_err service_cli_outbox_fence(struct cli *cli);
 wb_err service_cli_outbox_purge(struct cli *cli);

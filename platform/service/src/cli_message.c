@@ -98,16 +98,18 @@ static struct wb_str member(const json_t *root, const char *name)
     return wb_str_n(json_string_value(value), json_string_length(value));
 }
 
-static void decode_base64(struct wb_str text, struct wb_buf *out)
+bool service_cli_base64_decode(struct wb_str text, struct wb_buf *out)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t bits = 0;
     unsigned count = 0;
 
-    for (size_t i = 0; i < text.len && text.ptr[i] != '='; i++) {
-        const char *digit = strchr(digits, text.ptr[i]);
-        if (digit == NULL || *digit == '\0')
-            continue;
+    while (text.len > 0 && text.ptr[text.len - 1] == '=')
+        text.len--;
+    for (size_t i = 0; i < text.len; i++) {
+        const char *digit = memchr(digits, text.ptr[i], sizeof(digits) - 1);
+        if (digit == NULL)
+            return false;
         bits = bits << 6 | (uint32_t)(digit - digits);
         count += 6;
         if (count >= 8) {
@@ -116,6 +118,7 @@ static void decode_base64(struct wb_str text, struct wb_buf *out)
             wb_buf_add(out, &byte, 1);
         }
     }
+    return !out->failed;
 }
 
 static size_t read_header_object(json_t *object, struct message_header *headers)
@@ -160,7 +163,7 @@ wb_err service_cli_received_parse(struct wb_str line, struct cli_received *recei
 
     struct wb_str text = member(root, "payload");
     if (json_object_get(root, "payload_base64") != NULL) {
-        decode_base64(member(root, "payload_base64"), &received->payload);
+        (void)service_cli_base64_decode(member(root, "payload_base64"), &received->payload);
         text = wb_str_n(received->payload.ptr, received->payload.len);
     }
     msg->payload = (struct wb_bytes){text.ptr, text.len};

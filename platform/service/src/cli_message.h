@@ -36,6 +36,9 @@ wb_err service_cli_received_parse(struct wb_str line, struct cli_received *recei
                                   struct wb_why *why);
 void service_cli_received_free(struct cli_received *received);
 
+/* Append the bytes of Base64 text; false when it is none, or out of memory. */
+bool service_cli_base64_decode(struct wb_str text, struct wb_buf *out);
+
 /* Append headers and payload for people, indented; the payload as it is when raw. */
 void service_cli_message_print(struct wb_buf *out, const struct message *msg);
 

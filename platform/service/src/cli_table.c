@@ -130,6 +130,7 @@ static const struct cli_option dlq_export_options[] = {
     REVEAL,
     {0},
 };
+static const struct cli_option dlq_import_options[] = {DB, REASON, {0}};
 static const struct cli_option operator_log_options[] = {
     DB,
     WHERE,
@@ -294,6 +295,14 @@ const struct cli_command service_cli_commands[] = {
      .options = dlq_export_options,
      .configured = true,
      .run = service_cli_dlq_export},
+    {.noun = "dlq",
+     .verb = "import",
+     .usage = "FILE|- --db FILE",
+     .help = "Take exported letters in, parked; what is known already does not come twice",
+     .options = dlq_import_options,
+     .operands_min = 1,
+     .operands_max = 1,
+     .run = service_cli_dlq_import},
     {.noun = "operator",
      .verb = "log",
      .usage = "--db FILE",

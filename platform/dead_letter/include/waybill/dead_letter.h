@@ -228,6 +228,26 @@ struct dead_letter_edit {
 wb_err dead_letter_edit(struct db *db, struct wb_str id, const struct dead_letter_edit *edit,
                         const struct dead_letter_act *act, struct wb_why *why);
 
+/* ---- taking letters in ----------------------------------------------------------------------- */
+
+struct dead_letter_import_result {
+    size_t taken;
+    size_t known; /* they were here already, or had been taken in before */
+};
+
+/**
+ * Take letters in, parked, in one transaction: those of another file, or those of this one that
+ * were discarded. An event is known by its identity (source and row, else msg_id), so that doing it
+ * twice is doing it once. A consumer's letter counts as handled from then on, as if it had been
+ * parked here. A publisher's gets a new row, with its old msg_id, unless the row is of this file.
+ *
+ * @param letters  at most 250, with payloads, none of them redacted; the tables are made if absent.
+ * @return WB_INVALID (a redacted letter, names that are none), WB_FULL; nothing was taken then.
+ */
+wb_err dead_letter_import(struct db *db, const struct dead_letter *letters, size_t count,
+                          const struct dead_letter_act *act,
+                          struct dead_letter_import_result *ret_result, struct wb_why *why);
+
 #ifdef __cplusplus
 }
 #endif
