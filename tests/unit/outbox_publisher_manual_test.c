@@ -412,65 +412,6 @@ static void stream_with_a_past_of_its_own_is_adopted_at_its_end(void **state)
     assert_int_equal(fixture_health(f).settles, 0);
 }
 
-static void lost_suffix_halts_and_says_what_was_found(void **state)
-{
-    struct fixture *f = *state;
-
-    for (int i = 0; i < 5; i++)
-        fixture_insert(f, "a.x", "", "p");
-    fixture_start(f);
-    fixture_run(f);
-    event_bus_memory_restart(f->bus, "A", 3);
-    fixture_insert(f, "a.x", "", "new");
-    fixture_run(f);
-    struct outbox_publisher_health health = fixture_health(f);
-    assert_int_equal(health.state, OUTBOX_PUBLISHER_HALTED);
-    assert_non_null(strstr(health.problem, "ends at sequence 3"));
-    assert_non_null(strstr(health.problem, "up to sequence 5"));
-    assert_non_null(strstr(health.problem, "lost data"));
-    assert_stream_holds(f, "A", "p p p");
-}
-
-static void lost_suffix_that_others_have_grown_over_halts(void **state)
-{
-    struct fixture *f = *state;
-
-    for (int i = 0; i < 3; i++)
-        fixture_insert(f, "a.x", "", "p");
-    fixture_start(f);
-    fixture_run(f);
-    event_bus_memory_restart(f->bus, "A", 2);
-    publish_foreign(f, "F", "x");
-    publish_foreign(f, "G", "y");
-    fixture_run(f);
-    fixture_pass(f, 6 * WB_SEC);
-    assert_int_equal(fixture_health(f).state, OUTBOX_PUBLISHER_HALTED);
-    assert_non_null(strstr(fixture_health(f).problem, "holds another message"));
-}
-
-static void own_message_without_a_row_halts(void **state)
-{
-    struct fixture *f = *state;
-    struct sqlite3_stmt *stmt;
-    char source[OUTBOX_SOURCE_TEXT];
-
-    fixture_start(f);
-    fixture_run(f);
-    assert_ok(db_prepare(f->db, "SELECT lower(hex(source)) FROM outbox_source", &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    (void)snprintf(source, sizeof(source), "%s", sqlite3_column_text(stmt, 0));
-    (void)sqlite3_finalize(stmt);
-    const struct message_header headers[] = {{wb_str("waybill-source"), wb_str(source)},
-                                             {wb_str("waybill-row"), wb_str("99")}};
-    const struct message msg = {.subject = wb_str("a.x"), .headers = headers, .header_count = 2};
-    assert_ok(event_bus_publish(f->bus, &msg, NULL, NULL, NULL));
-    fixture_insert(f, "a.x", "", "1");
-    fixture_run(f);
-    assert_int_equal(fixture_health(f).state, OUTBOX_PUBLISHER_HALTED);
-    assert_non_null(strstr(fixture_health(f).problem, "row 99"));
-    assert_non_null(strstr(fixture_health(f).problem, "gone back in time"));
-}
-
 static void memory_bus_made_anew_goes_on_with_the_rows_not_yet_published(void **state)
 {
     struct fixture *f = *state;
@@ -667,9 +608,6 @@ int main(void)
         T(foreign_messages_are_accepted_and_the_chain_goes_on),
         T(id_known_for_another_message_goes_out_under_a_new_one),
         T(stream_with_a_past_of_its_own_is_adopted_at_its_end),
-        T(lost_suffix_halts_and_says_what_was_found),
-        T(lost_suffix_that_others_have_grown_over_halts),
-        T(own_message_without_a_row_halts),
         T(memory_bus_made_anew_goes_on_with_the_rows_not_yet_published),
         T(rows_sent_by_a_crashed_publisher_are_found_not_sent_again),
         T(rows_passed_over_by_a_crashed_publisher_are_sent_first),

@@ -26,6 +26,7 @@ const char *outbox_publisher_state_name(outbox_publisher_state state)
         [OUTBOX_PUBLISHER_SETTLE] = "settle",     [OUTBOX_PUBLISHER_DRAIN] = "drain",
         [OUTBOX_PUBLISHER_OUTAGE] = "outage",     [OUTBOX_PUBLISHER_FENCED] = "fenced",
         [OUTBOX_PUBLISHER_STOPPING] = "stopping", [OUTBOX_PUBLISHER_HALTED] = "halted",
+        [OUTBOX_PUBLISHER_REPAIR] = "repair",     [OUTBOX_PUBLISHER_RESTORE] = "restore",
     };
 
     return (size_t)state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
@@ -60,6 +61,11 @@ static void metrics_open(struct outbox_publisher *self, struct observe *observe)
     self->parked = observe_series(observe, OBSERVE_OUTBOX_PARKED, self->name);
     self->barriers = observe_series(observe, OBSERVE_OUTBOX_BARRIERS, self->name);
     self->state = observe_series(observe, OBSERVE_OUTBOX_STATE, self->name);
+    self->repairs = observe_series(observe, OBSERVE_OUTBOX_REPAIRS, self->name);
+    self->republished = observe_series(observe, OBSERVE_OUTBOX_REPUBLISHED, self->name);
+    self->late = observe_series(observe, OBSERVE_OUTBOX_LATE, self->name);
+    self->restores = observe_series(observe, OBSERVE_OUTBOX_RESTORES, self->name);
+    self->orphans = observe_series(observe, OBSERVE_OUTBOX_ORPHANS, self->name);
     self->pending = observe_series(observe, OBSERVE_OUTBOX_PENDING, self->name);
     self->oldest = observe_series(observe, OBSERVE_OUTBOX_OLDEST, self->name);
 }
@@ -75,7 +81,7 @@ static void bus_listener(void *ctx, bool connected)
     }
 }
 
-static void publisher_free(struct outbox_publisher *self)
+void outbox_publisher_free(struct outbox_publisher *self)
 {
     for (size_t i = 0; i < self->lane_count; i++)
         outbox_publisher_lane_destroy(self->lanes[i]);
@@ -114,6 +120,7 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     }
     self->bus = options->bus;
     self->clock = options->clock != NULL ? options->clock : wb_clock_system();
+    self->started_mono_ns = wb_mono_ns(self->clock);
     self->window = options->window > 0 ? options->window : WINDOW_DEFAULT;
     self->window_bytes = options->window_bytes > 0 ? options->window_bytes : WINDOW_BYTES_DEFAULT;
     self->ack_timeout_ns = options->ack_timeout_ns > 0 ? options->ack_timeout_ns : ACK_TIMEOUT_NS;
@@ -121,10 +128,12 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     self->classes = options->classes;
     self->class_count = options->class_count;
     self->manual = options->manual;
+    self->lost_max = OUTBOX_PUBLISHER_LOST_MAX;
+    self->survey_ids = OUTBOX_PUBLISHER_SURVEY_IDS;
     self->path = wb_str_dup(wb_str(options->path));
     self->name = wb_str_dup(wb_str(options->name != NULL ? options->name : file));
     if (self->path == NULL || self->name == NULL) {
-        publisher_free(self);
+        outbox_publisher_free(self);
         return wb_fail(why, WB_NOMEM, "publisher of %s: out of memory", options->path);
     }
     metrics_open(self, options->observe);
@@ -176,6 +185,25 @@ static wb_err lanes_start(struct outbox_publisher *self, struct wb_why *why)
     return WB_OK;
 }
 
+wb_err outbox_publisher_make(const struct outbox_publisher_options *options,
+                             struct outbox_publisher **ret_publisher, struct wb_why *why)
+{
+    struct outbox_publisher *self = NULL;
+    wb_err err = options_check(options, why);
+
+    if (err == WB_OK)
+        err = publisher_make(options, &self, why);
+    if (err != WB_OK)
+        return err;
+    err = lanes_make(self, options, why);
+    if (err != WB_OK) {
+        outbox_publisher_free(self);
+        return err;
+    }
+    *ret_publisher = self;
+    return WB_OK;
+}
+
 wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
                               struct outbox_publisher **ret_publisher, struct wb_why *why)
 {
@@ -185,17 +213,13 @@ wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
     assert(ret_publisher != NULL);
 
     struct outbox_publisher *self = NULL;
-    wb_err err = options_check(options, why);
-    if (err == WB_OK)
-        err = publisher_make(options, &self, why);
+    wb_err err = outbox_publisher_make(options, &self, why);
     if (err != WB_OK)
         return err;
     assert(self != NULL);
-    err = lanes_make(self, options, why);
-    if (err == WB_OK)
-        err = event_bus_listen(self->bus, bus_listener, self);
+    err = event_bus_listen(self->bus, bus_listener, self);
     if (err != WB_OK) {
-        publisher_free(self);
+        outbox_publisher_free(self);
         return err;
     }
     if (!self->manual) {
@@ -219,7 +243,7 @@ static void end(struct outbox_publisher *publisher, bool abandon)
         return;
     event_bus_unlisten(publisher->bus, bus_listener, publisher);
     lanes_stop(publisher, abandon);
-    publisher_free(publisher);
+    outbox_publisher_free(publisher);
 }
 
 void outbox_publisher_stop(struct outbox_publisher *publisher)
@@ -322,7 +346,8 @@ static int badness(outbox_publisher_state state)
         [OUTBOX_PUBLISHER_DRAIN] = 0,    [OUTBOX_PUBLISHER_STANDBY] = 1,
         [OUTBOX_PUBLISHER_CHECK] = 2,    [OUTBOX_PUBLISHER_SETTLE] = 3,
         [OUTBOX_PUBLISHER_STOPPING] = 4, [OUTBOX_PUBLISHER_FENCED] = 5,
-        [OUTBOX_PUBLISHER_OUTAGE] = 6,   [OUTBOX_PUBLISHER_HALTED] = 7,
+        [OUTBOX_PUBLISHER_OUTAGE] = 6,   [OUTBOX_PUBLISHER_REPAIR] = 7,
+        [OUTBOX_PUBLISHER_RESTORE] = 8,  [OUTBOX_PUBLISHER_HALTED] = 9,
     };
 
     return order[state];
@@ -355,6 +380,9 @@ void outbox_publisher_health(struct outbox_publisher *publisher,
         bool worse = badness(report->state) > badness(health.state);
         health.published += report->published;
         health.settles += report->settles;
+        health.repairs += report->repairs;
+        health.restores += report->restores;
+        health.scanned += report->scanned;
         health.in_flight += report->in_flight;
         if (report->problem[0] != '\0' && (worse || health.problem[0] == '\0'))
             memcpy(health.problem, report->problem, sizeof(health.problem));

@@ -107,7 +107,7 @@ static void acked(struct outbox_publisher_lane *lane, const struct outbox_publis
 {
     WB_CRASH_POINT("outbox_publisher.acked");
     if (sent->exception)
-        outbox_publisher_exceptions_done(&lane->exceptions, sent->row_id);
+        outbox_publisher_exceptions_done(&lane->exceptions, sent->row_id, sent->sequence);
     outbox_publisher_supersede(lane, sent->row_id, sent->key_hash);
     lane->acked_seq = sent->sequence;
     memcpy(lane->acked_msg_id, sent->msg_id, WB_ID_SIZE);
@@ -122,6 +122,10 @@ static void acked(struct outbox_publisher_lane *lane, const struct outbox_publis
     lane->checked_mono_ns = outbox_publisher_now_ns(lane); /* the chain holds: that is a check */
     outbox_publisher_unmarked(lane);
     observe_add(lane->publisher->published, 1);
+    if (sent->resent)
+        observe_add(lane->publisher->republished, 1);
+    if (sent->late)
+        observe_add(lane->publisher->late, 1);
 }
 
 /* Stored, but not where the chain said it must be. */
@@ -132,6 +136,7 @@ static void misplaced(struct outbox_publisher_lane *lane, const struct outbox_pu
     if (sent->duplicate) {
         lane->duplicate_row = sent->row_id;
         lane->duplicate_seq = sent->sequence;
+        lane->duplicate_resent = sent->resent;
     }
     (void)wb_fail(&why, WB_CONFLICT,
                   "row %lld should have become sequence %llu of stream %s, the bus says %s%llu%s",

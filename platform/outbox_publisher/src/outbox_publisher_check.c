@@ -1,256 +1,16 @@
 /*
- * CHECK compares the stream with the cursor; SETTLE reads back what the stream holds beyond it.
+ * CHECK compares the stream with the cursor, before anything is sent.
  *
- * An acknowledged message may be lost by a broker, a sent one may be stored without an answer. Both
- * are found here, by looking, before anything else is sent.
+ * An acknowledged message may be lost by a broker, a sent one may be stored without an answer. The
+ * first is REPAIR's, the second SETTLE's; what both would call one of ours although the table does
+ * not know it, is RESTORE's.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "outbox_publisher_private.h"
 
-enum { SETTLE_SLICE = 1024 }; /* messages read back between two marks */
-
-/* ---- identity -------------------------------------------------------------------------------- */
-
-/* Ours is compared by its first 32 digits: sent again under another id it stays the same event. */
-static size_t identity_of(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MAX])
-{
-    if (msg_id.len >= WB_ID_TEXT - 1 &&
-        wb_hex_decode(wb_str_n(msg_id.ptr, WB_ID_TEXT - 1), out, WB_ID_SIZE))
-        return WB_ID_SIZE;
-    size_t len = msg_id.len <= MESSAGE_ID_MAX ? msg_id.len : MESSAGE_ID_MAX;
-    if (len > 0)
-        memcpy(out, msg_id.ptr, len);
-    return len;
-}
-
-static bool source_known(const struct outbox_publisher_lane *lane, struct wb_str source)
-{
-    for (size_t i = 0; i < lane->sources.count; i++)
-        if (wb_str_eq(source, wb_str(lane->sources.list[i].text)))
-            return true;
-    return false;
-}
-
-/* Does the message say it is of this outbox? Then of which row? */
-static bool own_row(const struct outbox_publisher_lane *lane, const struct message *msg,
-                    int64_t *ret_id)
-{
-    struct wb_str source = message_header(msg, MESSAGE_HEADER_SOURCE);
-    uint64_t id;
-
-    if (source.len == 0 || !source_known(lane, source) ||
-        !wb_str_to_u64(message_header(msg, MESSAGE_HEADER_ROW), &id) || id > INT64_MAX)
-        return false;
-    *ret_id = (int64_t)id;
-    return true;
-}
-
-struct same_row {
-    const struct message *msg;
-    bool same;
-};
-
-static bool same_row_visit(void *ctx, const struct outbox_row *row)
-{
-    struct same_row *look = ctx;
-    uint8_t identity[MESSAGE_ID_MAX];
-
-    look->same = identity_of(look->msg->msg_id, identity) == WB_ID_SIZE &&
-                 memcmp(identity, row->msg_id, WB_ID_SIZE) == 0;
-    return false;
-}
-
-/* Is the message really the row of that number? */
-static wb_err same_row(struct outbox_publisher_lane *lane, const struct message *msg, int64_t id,
-                       bool *ret_same, struct wb_why *why)
-{
-    struct same_row look = {.msg = msg};
-    wb_err err = outbox_publisher_store_heads(lane->store, id - 1, id, same_row_visit, &look, why);
-
-    if (err == WB_OK)
-        *ret_same = look.same && wb_str_eq(message_header(msg, MESSAGE_HEADER_SOURCE),
-                                           wb_str(outbox_publisher_source_of(&lane->sources, id)));
-    return err;
-}
-
-/* ---- writing what was found ------------------------------------------------------------------ */
-
-/* Write the cursor; false: the lane has gone to another state. */
-static bool cursor_set(struct outbox_publisher_lane *lane,
-                       const struct outbox_publisher_cursor *cursor)
-{
-    struct wb_why why;
-    wb_err err =
-        outbox_publisher_store_write(lane->store, lane->stream, cursor, &lane->exceptions, &why);
-
-    if (err == WB_CONFLICT)
-        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_FENCED, why.text);
-    else if (err != WB_OK)
-        outbox_publisher_lane_ours(lane, why.text);
-    else
-        lane->cursor = *cursor;
-    return err == WB_OK;
-}
-
-struct stored {
-    struct outbox_publisher_lane *lane;
-    int64_t ids[SETTLE_SLICE];
-    size_t count;
-    size_t lost;
-    wb_err err;
-};
-
-static int compare_ids(const void *a, const void *b)
-{
-    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-
-    return (left > right) - (left < right);
-}
-
-/*
- * The cursor will pass this row: if it is neither stored nor an exception, it must be sent. If it
- * is stored, older ones of its key that yield to it must not.
- */
-static bool passed_visit(void *ctx, const struct outbox_row *row)
-{
-    struct stored *stored = ctx;
-    struct outbox_publisher_lane *lane = stored->lane;
-    bool found =
-        bsearch(&row->id, stored->ids, stored->count, sizeof(row->id), compare_ids) != NULL;
-
-    if (found)
-        outbox_publisher_supersede(lane, row->id, outbox_publisher_key_hash(row->key));
-    if (found ||
-        outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER ||
-        row->state != OUTBOX_PENDING ||
-        outbox_publisher_exceptions_find(&lane->exceptions, row->id) != NULL)
-        return true;
-    stored->lost++;
-    stored->err = outbox_publisher_exceptions_put(
-        &lane->exceptions, row->id, outbox_publisher_key_hash(row->key), OUTBOX_EXCEPTION_LOST, 0,
-        "passed over: the stream does not hold it");
-    if (stored->err == WB_OK)
-        outbox_publisher_exceptions_policy(&lane->exceptions, row->id,
-                                           outbox_publisher_policy_of(lane, row->subject));
-    return stored->err == WB_OK;
-}
-
-/* Rows were found in the stream: move the cursor, whose last_seq and last_msg_id are given. */
-static bool stored_apply(struct stored *stored, struct outbox_publisher_cursor *cursor)
-{
-    struct outbox_publisher_lane *lane = stored->lane;
-    struct wb_why why;
-
-    qsort(stored->ids, stored->count, sizeof(stored->ids[0]), compare_ids);
-    for (size_t i = 0; i < stored->count; i++) {
-        const struct outbox_publisher_exception *one =
-            outbox_publisher_exceptions_find(&lane->exceptions, stored->ids[i]);
-        if (one != NULL)
-            outbox_publisher_supersede(lane, one->id, one->key_hash);
-        outbox_publisher_exceptions_done(&lane->exceptions, stored->ids[i]);
-        if (stored->ids[i] > cursor->last_id)
-            cursor->last_id = stored->ids[i];
-    }
-    wb_err err = outbox_publisher_store_heads(lane->store, lane->cursor.last_id, cursor->last_id,
-                                              passed_visit, stored, &why);
-    if (err == WB_OK && stored->err != WB_OK)
-        err = wb_fail(&why, stored->err, "settle: %s", wb_err_text(stored->err));
-    if (err != WB_OK) {
-        outbox_publisher_lane_ours(lane, why.text);
-        return false;
-    }
-    return cursor_set(lane, cursor);
-}
-
-/* ---- SETTLE ---------------------------------------------------------------------------------- */
-
-typedef enum found { FOUND_STORED, FOUND_FOREIGN, FOUND_STUCK } found;
-
-static found settle_one(struct outbox_publisher_lane *lane,
-                        const struct event_bus_delivery *delivery, int64_t *ret_id)
-{
-    const struct message *msg = &delivery->message;
-    struct wb_why why;
-    bool same = false;
-
-    if (!own_row(lane, msg, ret_id)) {
-        lane->foreign++;
-        wb_log(WB_LOG_WARN, "outbox_publisher",
-               "outbox=%s stream=%s sequence=%llu is not from this outbox; a stream should have "
-               "one writer (%llu foreign messages so far)",
-               lane->publisher->name, lane->stream, (unsigned long long)delivery->sequence,
-               (unsigned long long)lane->foreign);
-        return FOUND_FOREIGN;
-    }
-    if (same_row(lane, msg, *ret_id, &same, &why) != WB_OK) {
-        outbox_publisher_lane_ours(lane, why.text);
-        return FOUND_STUCK;
-    }
-    if (same)
-        return FOUND_STORED;
-    (void)wb_fail(&why, WB_CONFLICT,
-                  "stream %s holds row %lld of this outbox at sequence %llu (msg_id %.*s), but the "
-                  "table has no such row: the database has gone back in time; put the newer file "
-                  "back, or remove the message",
-                  lane->stream, (long long)*ret_id, (unsigned long long)delivery->sequence,
-                  (int)msg->msg_id.len, msg->msg_id.ptr);
-    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_HALTED, why.text);
-    return FOUND_STUCK;
-}
-
-/* Reads one message back into the cursor; false: the lane has gone to another state. */
-static bool settle_read(struct outbox_publisher_lane *lane, uint64_t sequence,
-                        struct outbox_publisher_cursor *cursor, struct stored *stored)
-{
-    struct event_bus_delivery *delivery;
-    struct wb_why why;
-    int64_t id = 0;
-    wb_err err = event_bus_get(lane->publisher->bus, lane->stream, sequence, &delivery, &why);
-
-    cursor->last_seq = sequence;
-    cursor->last_msg_id_len = 0; /* deleted by somebody: nothing to compare with later */
-    if (err == WB_NOT_FOUND)
-        return true;
-    if (err != WB_OK) {
-        outbox_publisher_lane_outage(lane, why.text);
-        return false;
-    }
-    cursor->last_msg_id_len = identity_of(delivery->message.msg_id, cursor->last_msg_id);
-    found result = settle_one(lane, delivery, &id);
-    if (result == FOUND_STORED)
-        stored->ids[stored->count++] = id;
-    event_bus_release(delivery);
-    return result != FOUND_STUCK;
-}
-
-bool outbox_publisher_settle(struct outbox_publisher_lane *lane)
-{
-    struct outbox_publisher_cursor cursor = lane->cursor;
-    struct stored stored = {.lane = lane};
-
-    for (size_t n = 0; n < SETTLE_SLICE && cursor.last_seq < lane->stream_last; n++)
-        if (atomic_load(&lane->stop) || !settle_read(lane, cursor.last_seq + 1, &cursor, &stored))
-            return true;
-    if (!stored_apply(&stored, &cursor))
-        return true;
-    WB_CRASH_POINT("outbox_publisher.settled");
-    wb_log(
-        WB_LOG_INFO, "outbox_publisher",
-        "outbox=%s stream=%s settled up to sequence %llu: %zu rows found stored, %zu passed over",
-        lane->publisher->name, lane->stream, (unsigned long long)cursor.last_seq, stored.count,
-        stored.lost);
-    if (cursor.last_seq < lane->stream_last)
-        return true;
-    lane->settles++;
-    observe_add(lane->publisher->settles, 1);
-    outbox_publisher_drain_reset(lane);
-    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, NULL);
-    return true;
-}
-
-/* ---- CHECK ----------------------------------------------------------------------------------- */
+/* ---- our own tables -------------------------------------------------------------------------- */
 
 bool outbox_publisher_exception_load(struct outbox_publisher_lane *lane,
                                      const struct outbox_row *row,
@@ -291,19 +51,18 @@ static wb_err tables_read(struct outbox_publisher_lane *lane, bool routed_anew, 
     err = outbox_publisher_store_sources(lane->store, &lane->sources, why);
     if (err == WB_OK)
         err = outbox_publisher_store_exceptions(lane->store, exception_visit, lane, why);
+    if (err == WB_OK)
+        err = outbox_publisher_lost_load(lane, 0, why);
     lane->tables_stale = err != WB_OK;
     lane->exceptions_stale = lane->exceptions_look = false;
     return err;
 }
 
-static void halt(struct outbox_publisher_lane *lane, const struct wb_why *why)
-{
-    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_HALTED, why->text);
-}
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 /* The message at the end of what we know; *ret_delivery NULL when the stream has none there. */
-static wb_err message_at(struct outbox_publisher_lane *lane, uint64_t sequence,
-                         struct event_bus_delivery **ret_delivery, struct wb_why *why)
+wb_err outbox_publisher_message_at(struct outbox_publisher_lane *lane, uint64_t sequence,
+                                   struct event_bus_delivery **ret_delivery, struct wb_why *why)
 {
     wb_err err = event_bus_get(lane->publisher->bus, lane->stream, sequence, ret_delivery, why);
 
@@ -322,40 +81,48 @@ static bool adopt(struct outbox_publisher_lane *lane, const struct event_bus_str
     struct outbox_publisher_cursor cursor = lane->cursor;
     struct event_bus_delivery *delivery = NULL;
     struct wb_why why;
-    int64_t id;
 
     cursor.stream_created = info->created_wall_ns;
     cursor.last_seq = info->last_seq;
     cursor.last_msg_id_len = 0;
-    if (info->last_seq > 0 && message_at(lane, info->last_seq, &delivery, &why) != WB_OK) {
+    cursor.repairing = 0;
+    if (info->last_seq > 0 &&
+        outbox_publisher_message_at(lane, info->last_seq, &delivery, &why) != WB_OK) {
         outbox_publisher_lane_outage(lane, why.text);
         return false;
     }
-    if (delivery != NULL && own_row(lane, &delivery->message, &id))
+    if (delivery != NULL && outbox_publisher_claims(lane, &delivery->message))
         cursor.last_seq = 0;
     else if (delivery != NULL)
-        cursor.last_msg_id_len = identity_of(delivery->message.msg_id, cursor.last_msg_id);
+        cursor.last_msg_id_len =
+            outbox_publisher_identity(delivery->message.msg_id, cursor.last_msg_id);
     event_bus_release(delivery);
     wb_log(WB_LOG_INFO, "outbox_publisher",
            "outbox=%s stream=%s is new to this outbox, going on from sequence %llu",
            lane->publisher->name, lane->stream, (unsigned long long)cursor.last_seq);
-    return cursor_set(lane, &cursor);
+    return outbox_publisher_cursor_set(lane, &cursor);
 }
 
-/* Was the stream made anew under its name? false: the lane has gone to another state. */
+/*
+ * Was the stream made anew under its name? false: the lane has gone to another state.
+ *
+ * A bus that forgets when its process ends has forgotten by nature what a publisher finds gone at
+ * its first look; nobody wants all of history sent anew then. What is made anew under a running
+ * publisher is lost on every bus, and what is half repaired is repaired to the end.
+ */
 static bool incarnation_check(struct outbox_publisher_lane *lane,
                               const struct event_bus_stream_info *info,
                               event_bus_durability durability)
 {
     const struct outbox_publisher_cursor *cursor = &lane->cursor;
+    bool forgot = durability == EVENT_BUS_DURABLE_NONE && !lane->stream_seen &&
+                  cursor->repairing != info->created_wall_ns;
     char then[32], now[32];
     struct wb_why why;
 
     if (cursor->stream_created == info->created_wall_ns)
         return true;
-    /* Nothing of ours can be missing, or the bus forgets by nature. */
-    if (cursor->stream_created == 0 || cursor->last_seq == 0 ||
-        durability == EVENT_BUS_DURABLE_NONE)
+    if (cursor->stream_created == 0 || cursor->last_seq == 0 || forgot)
         return adopt(lane, info);
     wb_time_format(cursor->stream_created, then);
     wb_time_format(info->created_wall_ns, now);
@@ -364,11 +131,48 @@ static bool incarnation_check(struct outbox_publisher_lane *lane,
                   "broker has lost published events up to row %lld",
                   lane->stream, now, then, (unsigned long long)cursor->last_seq,
                   (long long)cursor->last_id);
-    halt(lane, &why);
+    outbox_publisher_repair_begin(lane, "made-anew", info, why.text);
     return false;
 }
 
-/* Does the stream still end, or continue, where the cursor says? */
+/*
+ * What is below the first sequence, or was in a stream that is empty and yet as long as we know it,
+ * went by the stream's limits or was purged: somebody wanted it so, and nothing is compared.
+ */
+static bool nothing_to_compare(const struct outbox_publisher_cursor *cursor,
+                               const struct event_bus_stream_info *info)
+{
+    return cursor->last_seq == 0 || cursor->last_msg_id_len == 0 || info->messages == 0 ||
+           cursor->last_seq < info->first_seq;
+}
+
+/* The message at last_seq is not the one we know. */
+static void tail_differs(struct outbox_publisher_lane *lane,
+                         const struct event_bus_delivery *delivery)
+{
+    const struct outbox_publisher_cursor *cursor = &lane->cursor;
+    struct event_bus_stream_info info;
+    struct wb_why why;
+
+    /* The limits may have removed it since the stream was asked. */
+    if (event_bus_stream_info(lane->publisher->bus, lane->stream, &info, &why) != WB_OK) {
+        outbox_publisher_lane_outage(lane, why.text);
+        return;
+    }
+    if (nothing_to_compare(cursor, &info))
+        return; /* still in CHECK: the next step looks again */
+    (void)wb_fail(&why, WB_CONFLICT,
+                  "sequence %llu of stream %s %s%.*s, but row %lld was published there: the "
+                  "broker has lost data",
+                  (unsigned long long)cursor->last_seq, lane->stream,
+                  delivery != NULL ? "holds another message, " : "is missing",
+                  delivery != NULL ? (int)delivery->message.msg_id.len : 0,
+                  delivery != NULL ? delivery->message.msg_id.ptr : "", (long long)cursor->last_id);
+    outbox_publisher_repair_begin(lane, delivery != NULL ? "overwritten" : "hole", &info, why.text);
+}
+
+/* Does the stream still end, or continue, where the cursor says? false: the lane looks again, or
+ * has gone to another state. */
 static bool tail_check(struct outbox_publisher_lane *lane, const struct event_bus_stream_info *info)
 {
     const struct outbox_publisher_cursor *cursor = &lane->cursor;
@@ -382,65 +186,39 @@ static bool tail_check(struct outbox_publisher_lane *lane, const struct event_bu
                       "sequence %llu: the broker has lost data",
                       lane->stream, (unsigned long long)info->last_seq, (long long)cursor->last_id,
                       (unsigned long long)cursor->last_seq);
-        halt(lane, &why);
+        outbox_publisher_repair_begin(lane, "rolled-back", info, why.text);
         return false;
     }
-    if (cursor->last_seq == 0 || cursor->last_msg_id_len == 0 || info->messages == 0 ||
-        cursor->last_seq < info->first_seq) /* gone by the stream's limits: nothing to compare */
+    if (nothing_to_compare(cursor, info))
         return true;
-    if (message_at(lane, cursor->last_seq, &delivery, &why) != WB_OK) {
+    if (outbox_publisher_message_at(lane, cursor->last_seq, &delivery, &why) != WB_OK) {
         outbox_publisher_lane_outage(lane, why.text);
         return false;
     }
-    bool same = delivery != NULL &&
-                identity_of(delivery->message.msg_id, identity) == cursor->last_msg_id_len &&
-                memcmp(identity, cursor->last_msg_id, cursor->last_msg_id_len) == 0;
-    if (!same) {
-        (void)wb_fail(&why, WB_CONFLICT,
-                      "sequence %llu of stream %s %s%.*s, but row %lld was published there: the "
-                      "broker has lost data",
-                      (unsigned long long)cursor->last_seq, lane->stream,
-                      delivery != NULL ? "holds another message, " : "is missing",
-                      delivery != NULL ? (int)delivery->message.msg_id.len : 0,
-                      delivery != NULL ? delivery->message.msg_id.ptr : "",
-                      (long long)cursor->last_id);
-        halt(lane, &why);
-    }
+    bool same =
+        delivery != NULL &&
+        outbox_publisher_identity(delivery->message.msg_id, identity) == cursor->last_msg_id_len &&
+        memcmp(identity, cursor->last_msg_id, cursor->last_msg_id_len) == 0;
+    if (!same)
+        tail_differs(lane, delivery);
     event_bus_release(delivery);
     return same;
 }
 
-/*
- * The bus called a row's id known. If it does hold the row, the row is stored; otherwise it goes
- * out under another id, since this one would be refused until the bus forgets it.
- */
-static bool duplicate_resolve(struct outbox_publisher_lane *lane)
+/* Is the stream the one the cursor tells of, and complete as far as can be seen? false: the lane
+ * has gone to another state. */
+static bool stream_check(struct outbox_publisher_lane *lane,
+                         const struct event_bus_stream_info *info, event_bus_durability durability)
 {
-    struct outbox_publisher_cursor cursor = lane->cursor;
-    struct stored stored = {.lane = lane};
-    struct event_bus_delivery *delivery = NULL;
-    struct wb_why why;
-    bool same = false;
-    int64_t id = 0;
-    wb_err err = message_at(lane, lane->duplicate_seq, &delivery, &why);
-
-    if (err == WB_OK && delivery != NULL && own_row(lane, &delivery->message, &id) &&
-        id == lane->duplicate_row)
-        err = same_row(lane, &delivery->message, id, &same, &why);
-    event_bus_release(delivery);
-    if (err != WB_OK) {
-        outbox_publisher_lane_outage(lane, why.text);
+    if (!incarnation_check(lane, info, durability) || !tail_check(lane, info))
+        return false;
+    if (lane->cursor.repairing != 0) {
+        outbox_publisher_repair_begin(lane, "resumed", info,
+                                      "a repair was begun and has not ended: it is done again");
         return false;
     }
-    if (!same) {
-        lane->again_row = lane->duplicate_row;
-        lane->again_count++;
-    }
-    lane->duplicate_row = 0;
-    if (!same || lane->duplicate_seq > cursor.last_seq) /* settling will find it */
-        return true;
-    stored.ids[stored.count++] = id;
-    return stored_apply(&stored, &cursor);
+    lane->stream_seen = true;
+    return lane->duplicate_row == 0 || outbox_publisher_duplicate_resolve(lane);
 }
 
 /* true: the lane waits for what may still arrive. */
@@ -463,6 +241,32 @@ static bool grace(struct outbox_publisher_lane *lane, event_bus_durability durab
     return true;
 }
 
+void outbox_publisher_drain_begin(struct outbox_publisher_lane *lane)
+{
+    lane->repairs_in_a_row = 0;
+    outbox_publisher_looked(lane);
+    outbox_publisher_drain_reset(lane);
+    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, NULL);
+}
+
+/* Asks the bus; false: it did not answer, or it is too early to ask. */
+static bool ask(struct outbox_publisher_lane *lane, struct event_bus_stream_info *info,
+                struct event_bus_health *health)
+{
+    struct wb_why why = {.text = ""};
+    wb_err err = event_bus_stream_info(lane->publisher->bus, lane->stream, info, &why);
+
+    if (err != WB_OK) {
+        if (err != WB_TIMEOUT && err != WB_UNREACHABLE) /* there is nothing to look at */
+            outbox_publisher_looked(lane);
+        lane->grace_mono_ns = 0; /* counts from when the bus is back */
+        outbox_publisher_lane_outage(lane, why.text);
+        return false;
+    }
+    event_bus_health(lane->publisher->bus, health);
+    return !grace(lane, health->durability);
+}
+
 bool outbox_publisher_check(struct outbox_publisher_lane *lane)
 {
     struct event_bus_stream_info info;
@@ -472,13 +276,7 @@ bool outbox_publisher_check(struct outbox_publisher_lane *lane)
 
     memcpy(before, lane->route.text, sizeof(before));
     atomic_store(&lane->bus_changed, false);
-    if (event_bus_stream_info(lane->publisher->bus, lane->stream, &info, &why) != WB_OK) {
-        lane->grace_mono_ns = 0; /* counts from when the bus is back */
-        outbox_publisher_lane_outage(lane, why.text);
-        return true;
-    }
-    event_bus_health(lane->publisher->bus, &health);
-    if (grace(lane, health.durability))
+    if (!ask(lane, &info, &health))
         return true;
     outbox_publisher_route_set(lane, info.subjects);
     wb_err err = tables_read(lane, strcmp(before, lane->route.text) != 0, &why);
@@ -491,16 +289,15 @@ bool outbox_publisher_check(struct outbox_publisher_lane *lane)
     }
     lane->max_payload = health.max_payload > 0 ? health.max_payload : MESSAGE_PAYLOAD_MAX;
     lane->checked_mono_ns = outbox_publisher_now_ns(lane);
-    if (!incarnation_check(lane, &info, health.durability) || !tail_check(lane, &info))
+    /* Who only plans moves nothing: since the stream was asked, the cursor may have gone on. */
+    if (lane->plan != NULL && !ask(lane, &info, &health))
         return true;
-    if (lane->duplicate_row != 0 && !duplicate_resolve(lane))
+    if (!stream_check(lane, &info, health.durability))
         return true;
     lane->stream_last = info.last_seq;
-    if (info.last_seq > lane->cursor.last_seq) {
+    if (info.last_seq > lane->cursor.last_seq)
         outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_SETTLE, NULL);
-        return true;
-    }
-    outbox_publisher_drain_reset(lane);
-    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, NULL);
+    else
+        outbox_publisher_drain_begin(lane);
     return true;
 }

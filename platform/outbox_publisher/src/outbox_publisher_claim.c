@@ -73,6 +73,47 @@ wb_err outbox_publisher_batch_claim(struct outbox_publisher_lane *lane, struct w
     return err;
 }
 
+/* ---- lost rows ------------------------------------------------------------------------------- */
+
+struct losing {
+    struct outbox_publisher_lane *lane;
+    size_t room;
+    bool failed;
+};
+
+static bool lost_visit(void *ctx, const struct outbox_row *row,
+                       const struct outbox_publisher_exception *one)
+{
+    struct losing *losing = ctx;
+    struct outbox_publisher_lane *lane = losing->lane;
+
+    if (outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER ||
+        outbox_publisher_exceptions_busy(&lane->exceptions, one->id))
+        return true;
+    if (losing->room == 0) {
+        lane->lost_left = true;
+        return false;
+    }
+    losing->room--;
+    losing->failed = !outbox_publisher_exception_load(lane, row, one);
+    lane->lost_from = one->id;
+    return !losing->failed;
+}
+
+wb_err outbox_publisher_lost_load(struct outbox_publisher_lane *lane, int64_t after_id,
+                                  struct wb_why *why)
+{
+    struct losing losing = {.lane = lane, .room = lane->publisher->lost_max};
+
+    lane->lost_left = false;
+    lane->lost_from = after_id;
+    wb_err err = outbox_publisher_store_lost(lane->store, after_id, lost_visit, &losing, why);
+    if (err == WB_OK && losing.failed)
+        err = wb_fail(why, WB_NOMEM, "read the lost rows of the outbox: out of memory");
+    lane->lost_left = lane->lost_left || err != WB_OK;
+    return err;
+}
+
 /* ---- what others decided --------------------------------------------------------------------- */
 
 static bool reload_visit(void *ctx, const struct outbox_row *row,
@@ -96,6 +137,8 @@ wb_err outbox_publisher_exceptions_reload(struct outbox_publisher_lane *lane, st
         return WB_OK;
     outbox_publisher_exceptions_reload_begin(&lane->exceptions);
     wb_err err = outbox_publisher_store_exceptions(lane->store, reload_visit, lane, why);
+    if (err == WB_OK)
+        err = outbox_publisher_lost_load(lane, 0, why);
     if (err != WB_OK)
         return err;
     outbox_publisher_exceptions_reload_end(&lane->exceptions);

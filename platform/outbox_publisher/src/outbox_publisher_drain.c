@@ -170,7 +170,8 @@ static bool key_stopped(struct outbox_publisher_lane *lane,
     if (item->exception)
         stop = outbox_publisher_exceptions_older(&lane->exceptions, item->row.id, item->key_hash);
     else
-        err = outbox_publisher_exceptions_stop(&lane->exceptions, item->key_hash, &stop);
+        err = outbox_publisher_exceptions_stop(&lane->exceptions, item->row.id, item->key_hash,
+                                               &stop);
     if (err == WB_OK && stop)
         err = outbox_publisher_exceptions_put(&lane->exceptions, item->row.id, item->key_hash,
                                               OUTBOX_EXCEPTION_BLOCKED, 0,
@@ -180,6 +181,26 @@ static bool key_stopped(struct outbox_publisher_lane *lane,
     if (err != WB_OK)
         outbox_publisher_judge(lane, OUTBOX_PUBLISHER_WAITS, wb_err_text(err));
     return stop || err != WB_OK;
+}
+
+/* Was the row in the stream once? Then the bus may know its id. */
+static bool resent(const struct outbox_publisher_lane *lane,
+                   const struct outbox_publisher_item *item)
+{
+    return item->late || (!item->exception && item->row.id <= lane->resend_id);
+}
+
+/* For those who care that it comes behind younger events; a message that is full goes without. */
+static void mark_late(struct outbox_envelope *envelope, size_t max_payload)
+{
+    struct message *msg = &envelope->message;
+
+    if (msg->header_count == MESSAGE_HEADERS_MAX)
+        return;
+    envelope->headers[msg->header_count++] =
+        (struct message_header){.name = wb_str(OUTBOX_HEADER_LATE), .value = wb_str("1")};
+    if (message_check(msg, max_payload, NULL) != WB_OK)
+        msg->header_count--;
 }
 
 static wb_err envelope_of(const struct outbox_publisher_lane *lane,
@@ -197,7 +218,10 @@ static wb_err envelope_of(const struct outbox_publisher_lane *lane,
         err = outbox_envelope_make(&item->row,
                                    outbox_publisher_source_of(&lane->sources, item->row.id),
                                    headers, count, lane->max_payload, ret_envelope, why);
-    if (err != WB_OK || lane->again_row != item->row.id)
+    if (err == WB_OK && item->late)
+        mark_late(ret_envelope, lane->max_payload);
+    if (err != WB_OK ||
+        (lane->again_row != item->row.id && !(lane->again_all && resent(lane, item))))
         return err;
     /* The bus calls the id known, yet does not have the event: its first 32 digits stay. */
     (void)snprintf(ret_envelope->msg_id + WB_ID_TEXT - 1,
@@ -235,7 +259,9 @@ static void item_send(struct outbox_publisher_lane *lane, const struct outbox_pu
                                          .key_hash = item->key_hash,
                                          .expected = lane->chain_seq + 1,
                                          .bytes = msg->payload.len + message_header_bytes(msg),
-                                         .exception = item->exception};
+                                         .exception = item->exception,
+                                         .resent = resent(lane, item),
+                                         .late = item->late};
     struct wb_why why = {.text = ""};
 
     memcpy(sent.msg_id, item->row.msg_id, WB_ID_SIZE);
@@ -392,6 +418,8 @@ bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
         return did;
     bool retried = lane->database_retry_mono_ns != 0;
     lane->database_retry_mono_ns = 0;
+    if (!outbox_publisher_may_send(lane) || !outbox_publisher_sources_fresh(lane))
+        return did;
     if (batch_sync(lane))
         did = send_batch(lane) || did;
     if (lane->state != OUTBOX_PUBLISHER_DRAIN) /* overtaken */

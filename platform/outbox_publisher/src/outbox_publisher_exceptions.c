@@ -114,6 +114,7 @@ wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self
     one->next_ms = loaded->next_ms;
     one->attempts = loaded->attempts;
     one->policy = loaded->policy;
+    one->resent = loaded->resent;
     one->unseen = false;
     state_set(self, one, loaded->state);
     return WB_OK;
@@ -148,16 +149,27 @@ void outbox_publisher_exceptions_policy(struct outbox_publisher_exceptions *self
     changed(self);
 }
 
-void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id)
+void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id,
+                                      uint64_t sequence)
 {
     struct outbox_publisher_exception *one = outbox_publisher_exceptions_find(self, id);
 
     if (one == NULL || one->gone)
         return;
     one->gone = true;
+    one->sequence = sequence;
     one->in_flight = false;
     state_set(self, one, OUTBOX_EXCEPTION_EXPIRED);
     dirty_set(self, one);
+}
+
+wb_err outbox_publisher_exceptions_stored(struct outbox_publisher_exceptions *self, int64_t id,
+                                          uint64_t sequence)
+{
+    if (insert(self, id) == NULL)
+        return WB_NOMEM;
+    outbox_publisher_exceptions_done(self, id, sequence);
+    return WB_OK;
 }
 
 void outbox_publisher_exceptions_depart(struct outbox_publisher_exceptions *self, int64_t id)
@@ -309,8 +321,8 @@ static bool yields(const struct outbox_publisher_exception *one)
            one->state == OUTBOX_EXCEPTION_LOST;
 }
 
-wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, uint64_t key_hash,
-                                        bool *ret_stop)
+wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, int64_t id,
+                                        uint64_t key_hash, bool *ret_stop)
 {
     if (self->count == 0 || key_hash == 0) {
         *ret_stop = false;
@@ -324,7 +336,9 @@ wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self
                 outbox_publisher_keys_add(&self->stopped, self->list[i].key_hash);
         self->stopped_stale = false;
     }
-    *ret_stop = outbox_publisher_keys_has(&self->stopped, key_hash);
+    /* After a repair the straight path goes over rows again, and some exceptions lie before it. */
+    *ret_stop = outbox_publisher_keys_has(&self->stopped, key_hash) &&
+                outbox_publisher_exceptions_older(self, id, key_hash);
     return WB_OK;
 }
 

@@ -21,6 +21,8 @@ struct outbox_publisher_exception {
     uint32_t attempts;
     outbox_exception_state state;
     outbox_policy policy; /* of its class; matters in retry and parked */
+    bool resent;          /* the stream held it once, and lost it */
+    uint64_t sequence;    /* where it is stored; 0: not known */
     bool in_flight;
     bool dirty;  /* differs from the table */
     bool gone;   /* stored: to be deleted from the table */
@@ -76,8 +78,14 @@ wb_err outbox_publisher_exceptions_put(struct outbox_publisher_exceptions *self,
                                        uint64_t key_hash, outbox_exception_state state,
                                        int64_t next_ms, const char *error);
 
-/** The row is stored in the stream, or no longer there: forget it. */
-void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id);
+/** The row is stored in the stream at sequence, or (0) no longer in the table: forget it. */
+void outbox_publisher_exceptions_done(struct outbox_publisher_exceptions *self, int64_t id,
+                                      uint64_t sequence);
+
+/** The row is stored, and the table has an exception of it, whether memory does or not. WB_NOMEM.
+ */
+wb_err outbox_publisher_exceptions_stored(struct outbox_publisher_exceptions *self, int64_t id,
+                                          uint64_t sequence);
 
 /** It was sent. */
 void outbox_publisher_exceptions_depart(struct outbox_publisher_exceptions *self, int64_t id);
@@ -104,9 +112,9 @@ void outbox_publisher_exceptions_reload_begin(struct outbox_publisher_exceptions
 bool outbox_publisher_exceptions_busy(struct outbox_publisher_exceptions *self, int64_t id);
 void outbox_publisher_exceptions_reload_end(struct outbox_publisher_exceptions *self);
 
-/** Must a row of the straight path with this key wait? WB_NOMEM. */
-wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, uint64_t key_hash,
-                                        bool *ret_stop);
+/** Must this row of the straight path wait for an older one of its key? WB_NOMEM. */
+wb_err outbox_publisher_exceptions_stop(struct outbox_publisher_exceptions *self, int64_t id,
+                                        uint64_t key_hash, bool *ret_stop);
 
 /** Is there an older one of the key that must go first and is not on its way? */
 bool outbox_publisher_exceptions_older(const struct outbox_publisher_exceptions *self, int64_t id,

@@ -18,6 +18,8 @@ struct outbox_publisher_sent {
     uint64_t expected; /* the sequence it must get */
     size_t bytes;
     bool exception; /* not from the straight path */
+    bool resent;    /* the stream held it once, and lost it */
+    bool late;      /* and it lands behind younger rows */
     uint8_t msg_id[WB_ID_SIZE];
 
     wb_err err;

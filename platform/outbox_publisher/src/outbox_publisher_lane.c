@@ -126,8 +126,10 @@ static bool standby(struct outbox_publisher_lane *lane)
         return false;
     lane->retry_mono_ns = now + standby_pause_ns(lane);
     wb_err err = db_role_try(lane->role, &why);
-    if (err == WB_BUSY)
+    if (err == WB_BUSY) {
+        outbox_publisher_looked(lane); /* that is the holder's to do */
         return false;
+    }
     if (err == WB_OK)
         err = outbox_publisher_store_take(lane->store, lane->stream, &lane->cursor, &why);
     if (err != WB_OK) {
@@ -189,6 +191,9 @@ static bool state_step(struct outbox_publisher_lane *lane)
         return !database_waits(lane) && outbox_publisher_check(lane);
     case OUTBOX_PUBLISHER_SETTLE:
         return !database_waits(lane) && outbox_publisher_settle(lane);
+    case OUTBOX_PUBLISHER_REPAIR:
+    case OUTBOX_PUBLISHER_RESTORE:
+        return !database_waits(lane) && outbox_publisher_repair(lane);
     case OUTBOX_PUBLISHER_DRAIN:
         return outbox_publisher_drain(lane);
     case OUTBOX_PUBLISHER_OUTAGE:
@@ -208,7 +213,8 @@ static void report(struct outbox_publisher_lane *lane)
 {
     struct outbox_publisher *publisher = lane->publisher;
     struct outbox_publisher_report *out = &publisher->reports[lane->index];
-    bool settled = lane->state == OUTBOX_PUBLISHER_DRAIN && lane->exceptions.lost == 0;
+    bool settled =
+        lane->state == OUTBOX_PUBLISHER_DRAIN && lane->exceptions.lost == 0 && !lane->lost_left;
     int64_t done_id = settled ? outbox_publisher_done_id(lane) : -1;
 
     pthread_mutex_lock(&publisher->mutex);
@@ -220,6 +226,9 @@ static void report(struct outbox_publisher_lane *lane)
         memcpy(out->problem, lane->problem, sizeof(out->problem));
     out->published = lane->published;
     out->settles = lane->settles;
+    out->repairs = lane->repairs;
+    out->restores = lane->restores;
+    out->scanned = lane->scanned;
     out->in_flight = outbox_publisher_flight_count(lane->flight);
     if (out->done_id != done_id)
         pthread_cond_broadcast(&publisher->progress);
@@ -262,6 +271,8 @@ static int64_t wait_ns(const struct outbox_publisher_lane *lane)
         return lane->retry_mono_ns - now;
     case OUTBOX_PUBLISHER_CHECK:
     case OUTBOX_PUBLISHER_SETTLE:
+    case OUTBOX_PUBLISHER_REPAIR:
+    case OUTBOX_PUBLISHER_RESTORE:
         return lane->database_retry_mono_ns - now;
     case OUTBOX_PUBLISHER_FENCED:
     case OUTBOX_PUBLISHER_STOPPING:
@@ -367,6 +378,7 @@ void outbox_publisher_lane_destroy(struct outbox_publisher_lane *lane)
     outbox_publisher_watch_close(lane);
     outbox_publisher_flight_release(lane->flight);
     outbox_publisher_batch_free(&lane->batch);
+    outbox_publisher_survey_free(lane->survey);
     outbox_publisher_exceptions_free(&lane->exceptions);
     outbox_publisher_schedule_free(&lane->schedule);
     free(lane->sources.list);

@@ -3,7 +3,14 @@
  *
  * outbox_publisher.c          start, stop, step, flush, health
  * outbox_publisher_lane.c     the state machine: one step, and the thread that drives it
- * outbox_publisher_check.c    CHECK and SETTLE: what does the stream hold
+ * outbox_publisher_check.c    CHECK: is the stream as the cursor says
+ * outbox_publisher_settle.c   SETTLE: what lies beyond the cursor
+ * outbox_publisher_repair.c   REPAIR: the bus has lost something
+ * outbox_publisher_restore.c  RESTORE: our database has gone back in time
+ * outbox_publisher_survey.c   comparing stream and table, for both
+ * outbox_publisher_ledger.c   the database, for both
+ * outbox_publisher_plan.c     what a repair would do
+ * outbox_publisher_origin.c   whose is a message
  * outbox_publisher_drain.c    DRAIN: read, sync, send, mark
  * outbox_publisher_answer.c   what an answer means
  * outbox_publisher_read.c     rows into memory
@@ -23,6 +30,7 @@
 #include "outbox_publisher_flight.h"
 #include "outbox_publisher_schedule.h"
 #include "outbox_publisher_store.h"
+#include "outbox_publisher_survey.h"
 
 #include <waybill/db.h>
 #include <waybill/outbox_publisher.h>
@@ -32,6 +40,7 @@ enum {
     OUTBOX_PUBLISHER_BATCH_ROWS = 1000,
     OUTBOX_PUBLISHER_BATCH_BYTES = 1 << 20,
     OUTBOX_PUBLISHER_MARK_COUNT = 500, /* acks that are worth a transaction */
+    OUTBOX_PUBLISHER_LOST_MAX = 10000, /* lost rows in memory; the next ones follow these */
     OUTBOX_PUBLISHER_PATTERNS_MAX = 128
 };
 
@@ -56,6 +65,7 @@ struct outbox_publisher_item {
     struct outbox_row row; /* views into the batch's arena */
     uint64_t key_hash;
     bool exception;
+    bool late;      /* the stream held it once: it lands behind younger ones */
     bool unclaimed; /* to be claimed before it is sent */
     bool doubtful;  /* whose row it is, only the bus can say */
     bool too_big;   /* the payload was not copied */
@@ -80,12 +90,20 @@ struct outbox_publisher_route {
 struct outbox_publisher_report {
     outbox_publisher_state state;
     char problem[512];
-    uint64_t published, settles;
+    uint64_t published, settles, repairs, restores, scanned;
     size_t in_flight;
     int64_t done_id;   /* rows up to here are published or set aside; -1: not known yet */
     int64_t pending;   /* about how many are not */
     int64_t oldest_ns; /* age of the oldest of them */
     struct outbox_publisher_route route;
+};
+
+/* A lane that only says what it would do: it has no role, and writes nothing. */
+struct outbox_publisher_planning {
+    struct outbox_publisher_plan *plan;
+    outbox_publisher_plan_visit visit; /* NULL: nobody */
+    void *ctx;
+    bool enough;
 };
 
 /* Everything without a note belongs to the thread that steps the lane. */
@@ -99,10 +117,13 @@ struct outbox_publisher_lane {
     bool threaded;    /* constant after start */
 
     atomic_bool stop;
-    atomic_bool abandoned;   /* with stop: end as a crash would */
-    atomic_bool bus_changed; /* connected or disconnected since the last look */
-    atomic_bool kicked;      /* somebody wants it to look around */
-    atomic_bool reload;      /* another lane left an exception row for this one */
+    atomic_bool abandoned;     /* with stop: end as a crash would */
+    atomic_bool bus_changed;   /* connected or disconnected since the last look */
+    atomic_bool kicked;        /* somebody wants it to look around */
+    atomic_bool reload;        /* another lane left an exception row for this one */
+    atomic_bool looked;        /* it has seen its stream once, or that there is none to see */
+    atomic_bool sources_stale; /* another lane has found the database gone back in time */
+    bool may_send;             /* all lanes have looked */
 
     struct outbox_publisher_store *store;
     struct db_barrier *barrier;
@@ -126,11 +147,20 @@ struct outbox_publisher_lane {
     struct outbox_publisher_sources sources;
     struct outbox_publisher_exceptions exceptions;
     struct outbox_publisher_schedule schedule;
-    bool tables_stale;      /* sources and exceptions are to be read from the start */
+    bool tables_stale; /* sources and exceptions are to be read from the start */
+    bool lost_left;    /* there are more lost rows than are loaded, behind this one: */
+    int64_t lost_from;
     bool exceptions_stale;  /* others have changed exceptions: read them again */
     bool exceptions_look;   /* others may have */
     int64_t wall_offset_ns; /* wall clock less monotonic clock, as it was when the role was taken */
     bool wall_stepped;      /* the system's clock has left ours, and the log says so */
+
+    /* REPAIR, RESTORE */
+    struct outbox_publisher_survey *survey; /* owned; NULL: none */
+    struct outbox_publisher_planning *plan; /* NULL: it acts */
+    bool stream_seen;                       /* this object has found the stream as it should be */
+    unsigned repairs_in_a_row;
+    int64_t resend_id; /* rows of the straight path up to here were in the stream once */
 
     /* DRAIN */
     struct outbox_publisher_flight *flight;
@@ -159,10 +189,12 @@ struct outbox_publisher_lane {
      */
     int64_t duplicate_row;
     uint64_t duplicate_seq;
+    bool duplicate_resent;
     int64_t again_row;
     unsigned again_count;
+    bool again_all; /* every row that was in the stream once needs another id: the bus remembers */
 
-    uint64_t published, settles, foreign;
+    uint64_t published, settles, foreign, repairs, restores, scanned;
 
     int watch_fd; /* inotify on the write-ahead log; -1: none */
     int watch_wd; /* -1: none */
@@ -183,10 +215,14 @@ struct outbox_publisher {
     const struct outbox_class *classes; /* borrowed */
     size_t class_count;
     bool manual;
+    int64_t started_mono_ns;
+    size_t lost_max;    /* OUTBOX_PUBLISHER_LOST_MAX, or less in tests; as below */
+    int64_t survey_ids; /* OUTBOX_PUBLISHER_SURVEY_IDS */
     size_t lane_count;
     struct outbox_publisher_lane *lanes[OUTBOX_PUBLISHER_STREAMS_MAX]; /* constant after start */
 
     struct observe_series *published, *settles, *parked, *barriers, *state, *pending, *oldest;
+    struct observe_series *repairs, *republished, *late, *restores, *orphans;
 
     pthread_mutex_t mutex;
     pthread_cond_t progress; /* some lane's done_id has moved */
@@ -196,6 +232,11 @@ struct outbox_publisher {
 
 /* ---- outbox_publisher.c ---------------------------------------------------------------------- */
 
+/** A publisher with its lanes, at rest: nobody steps them, and the bus does not know it. */
+wb_err outbox_publisher_make(const struct outbox_publisher_options *options,
+                             struct outbox_publisher **ret_publisher, struct wb_why *why);
+/** Its lanes let go as after a crash. */
+void outbox_publisher_free(struct outbox_publisher *publisher);
 /** The worst of all lanes, for the metrics; under the mutex. */
 void outbox_publisher_metrics(struct outbox_publisher *publisher);
 
@@ -242,14 +283,92 @@ void outbox_publisher_wall_anchor(struct outbox_publisher_lane *lane);
 /** Follow it in small corrections, and tell of a step. */
 void outbox_publisher_wall_compare(struct outbox_publisher_lane *lane);
 
+/* ---- outbox_publisher_origin.c --------------------------------------------------------------- */
+
+typedef enum outbox_publisher_origin_kind {
+    OUTBOX_PUBLISHER_FOREIGN,
+    OUTBOX_PUBLISHER_STORED, /* a row of the table */
+    OUTBOX_PUBLISHER_PAST,   /* of ours; its row has served its time and gone */
+    OUTBOX_PUBLISHER_ORPHAN  /* of ours, but the table tells another story */
+} outbox_publisher_origin_kind;
+
+struct outbox_publisher_origin {
+    outbox_publisher_origin_kind kind;
+    int64_t id;   /* the row it says it is; 0: none */
+    bool current; /* its source is the one that rows of this number have now */
+};
+
+/** A msg_id as it is compared: the 16 bytes of one of ours, else its text. Returns the length. */
+size_t outbox_publisher_identity(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MAX]);
+/** Does the message say it is from this outbox? */
+bool outbox_publisher_claims(const struct outbox_publisher_lane *lane, const struct message *msg);
+/** Whose is it? Asks the table. */
+wb_err outbox_publisher_origin_of(struct outbox_publisher_lane *lane, const struct message *msg,
+                                  struct outbox_publisher_origin *ret_origin, struct wb_why *why);
+
 /* ---- outbox_publisher_check.c ---------------------------------------------------------------- */
 
 bool outbox_publisher_check(struct outbox_publisher_lane *lane);
+/** Stream and cursor agree: go to DRAIN. */
+void outbox_publisher_drain_begin(struct outbox_publisher_lane *lane);
+/** *ret_delivery NULL when the stream holds nothing at this sequence. */
+wb_err outbox_publisher_message_at(struct outbox_publisher_lane *lane, uint64_t sequence,
+                                   struct event_bus_delivery **ret_delivery, struct wb_why *why);
 /** An exception as read from the table: into memory, if it is ours. false: out of memory. */
 bool outbox_publisher_exception_load(struct outbox_publisher_lane *lane,
                                      const struct outbox_row *row,
                                      const struct outbox_publisher_exception *one);
+
+/* ---- outbox_publisher_settle.c --------------------------------------------------------------- */
+
 bool outbox_publisher_settle(struct outbox_publisher_lane *lane);
+/** Write the cursor and the exceptions; false: the lane has gone to another state. */
+bool outbox_publisher_cursor_set(struct outbox_publisher_lane *lane,
+                                 const struct outbox_publisher_cursor *cursor);
+/** Is the row stored that the bus called a duplicate? false: the lane has gone elsewhere. */
+bool outbox_publisher_duplicate_resolve(struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_repair.c --------------------------------------------------------------- */
+
+/** Go to REPAIR. kind: of the incident, static; text: what was found. */
+void outbox_publisher_repair_begin(struct outbox_publisher_lane *lane, const char *kind,
+                                   const struct event_bus_stream_info *info, const char *text);
+/** REPAIR and RESTORE. */
+bool outbox_publisher_repair(struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_restore.c -------------------------------------------------------------- */
+
+/** Go to RESTORE: SETTLE has found an event of ours without a row. */
+void outbox_publisher_restore_begin(struct outbox_publisher_lane *lane);
+/** The first row that must go out under a new source, by what was found; 0: none. */
+int64_t outbox_publisher_restore_source(const struct outbox_publisher_lane *lane);
+/** All lanes read the sources again before they send on. */
+void outbox_publisher_restore_tell(struct outbox_publisher_lane *lane);
+/** The lane has seen its stream, or that it cannot. */
+void outbox_publisher_looked(struct outbox_publisher_lane *lane);
+bool outbox_publisher_may_send(struct outbox_publisher_lane *lane);
+/** The sources are as in the table; false: they could not be read. */
+bool outbox_publisher_sources_fresh(struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_survey.c --------------------------------------------------------------- */
+
+/** wanted: what to read and why; the rest is zero. The old survey, if any, is freed. */
+wb_err outbox_publisher_survey_start(struct outbox_publisher_lane *lane,
+                                     const struct outbox_publisher_survey *wanted,
+                                     struct wb_why *why);
+/** NULL does nothing. */
+void outbox_publisher_survey_free(struct outbox_publisher_survey *survey);
+/** One slice; may send the lane elsewhere, and then end the survey. */
+void outbox_publisher_survey_step(struct outbox_publisher_lane *lane);
+/** Write down what was found so far, and that a repair was begun. */
+wb_err outbox_publisher_survey_note(struct outbox_publisher_lane *lane, struct wb_why *why);
+/** For how many messages of ours, that are not there, the stream had room. */
+uint64_t outbox_publisher_survey_lost_room(const struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_plan.c ----------------------------------------------------------------- */
+
+void outbox_publisher_plan_fill(struct outbox_publisher_lane *lane,
+                                const struct outbox_publisher_conclusion *conclusion);
 
 /* ---- outbox_publisher_drain.c ---------------------------------------------------------------- */
 
@@ -304,6 +423,9 @@ wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb
 
 /** Claim the rows of the batch that need it, and drop those that others have decided about. */
 wb_err outbox_publisher_batch_claim(struct outbox_publisher_lane *lane, struct wb_why *why);
+/** Load the lost rows behind after_id, as many as there is room for. */
+wb_err outbox_publisher_lost_load(struct outbox_publisher_lane *lane, int64_t after_id,
+                                  struct wb_why *why);
 /** Read the exceptions again if others have changed them. */
 wb_err outbox_publisher_exceptions_reload(struct outbox_publisher_lane *lane, struct wb_why *why);
 
@@ -318,6 +440,17 @@ typedef enum outbox_publisher_owner {
 void outbox_publisher_route_set(struct outbox_publisher_lane *lane, const char *subjects);
 outbox_publisher_owner outbox_publisher_route_of(struct outbox_publisher_lane *lane,
                                                  struct wb_str stream, struct wb_str subject);
+typedef enum outbox_publisher_asked {
+    OUTBOX_PUBLISHER_ASKED_MINE,
+    OUTBOX_PUBLISHER_ASKED_OTHER,    /* of another lane */
+    OUTBOX_PUBLISHER_ASKED_STRANGER, /* of a stream that no lane writes to */
+    OUTBOX_PUBLISHER_ASKED_UNCOVERED /* of no stream there is */
+} outbox_publisher_asked;
+
+/** Ask the bus whose a doubtful row is. Fails only when it does not answer. */
+wb_err outbox_publisher_route_ask(struct outbox_publisher_lane *lane, struct wb_str named,
+                                  struct wb_str subject, outbox_publisher_asked *ret_asked,
+                                  struct wb_why *why);
 /**
  * Ask the bus whose a doubtful item is. true: ours, send it. Otherwise an exception was made of it,
  * or the verdict says that the bus could not be asked.

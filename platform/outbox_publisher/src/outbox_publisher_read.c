@@ -90,6 +90,7 @@ struct reading {
     struct outbox_publisher_lane *lane;
     int64_t now_ms;
     bool exception; /* the row has an exception already */
+    bool late;      /* and the stream held it once */
     bool scheduled; /* it waited for its time */
     bool full;
     size_t seen;
@@ -124,9 +125,8 @@ static bool put_off(struct reading *reading, const struct outbox_row *row, uint6
     }
     if (reading->exception) /* those that must wait were not chosen */
         return false;
-    reading->err = outbox_publisher_exceptions_stop(&reading->lane->exceptions, key_hash, &stop);
-    if (stop && reading->scheduled) /* younger ones have passed it long ago */
-        stop = outbox_publisher_exceptions_older(&reading->lane->exceptions, row->id, key_hash);
+    reading->err =
+        outbox_publisher_exceptions_stop(&reading->lane->exceptions, row->id, key_hash, &stop);
     if (reading->err == WB_OK && stop)
         set_aside(reading, row, key_hash, OUTBOX_EXCEPTION_BLOCKED, 0,
                   OUTBOX_PUBLISHER_BLOCKED_TEXT);
@@ -148,6 +148,7 @@ static bool row_take(struct reading *reading, const struct outbox_row *row,
     }
     item->key_hash = key_hash;
     item->exception = reading->exception || reading->scheduled;
+    item->late = reading->late;
     /* A row with a due time may be cancelled until it is sent, one without only while aside. */
     item->unclaimed = item->exception || row->due_wall_ns > 0;
     item->doubtful = owner == OUTBOX_PUBLISHER_DOUBTFUL;
@@ -241,8 +242,16 @@ static void row_gone(struct outbox_publisher_lane *lane, int64_t id)
     wb_log(WB_LOG_WARN, "outbox_publisher",
            "outbox=%s stream=%s row=%lld is gone from the table; its exception goes too",
            lane->publisher->name, lane->stream, (long long)id);
-    outbox_publisher_exceptions_done(&lane->exceptions, id);
+    outbox_publisher_exceptions_done(&lane->exceptions, id, 0);
     outbox_publisher_unmarked(lane);
+}
+
+/* Rows beyond wait for the straight path to come that far, or for lost ones not loaded yet. */
+static int64_t limit_id(const struct outbox_publisher_lane *lane)
+{
+    int64_t done_id = outbox_publisher_done_id(lane);
+
+    return lane->lost_left && lane->lost_from < done_id ? lane->lost_from : done_id;
 }
 
 static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms,
@@ -251,9 +260,9 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
     struct reading reading = {.lane = lane, .now_ms = now_ms, .exception = true};
     int64_t ids[OUTBOX_PUBLISHER_BATCH_ROWS];
     size_t count = 0, dirty = lane->exceptions.dirty;
-    wb_err err = outbox_publisher_exceptions_due(
-        &lane->exceptions, now_ms, outbox_publisher_done_id(lane), OUTBOX_PUBLISHER_BATCH_ROWS, ids,
-        &count, &lane->exception_due_ms);
+    wb_err err = outbox_publisher_exceptions_due(&lane->exceptions, now_ms, limit_id(lane),
+                                                 OUTBOX_PUBLISHER_BATCH_ROWS, ids, &count,
+                                                 &lane->exception_due_ms);
 
     if (lane->exceptions.dirty > dirty)
         outbox_publisher_unmarked(lane);
@@ -261,6 +270,7 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
         count = leave_out_yielding(lane, now_ms, ids, count);
     for (size_t i = 0; err == WB_OK && i < count && !reading.full; i++) {
         bool found = false;
+        reading.late = outbox_publisher_exceptions_find(&lane->exceptions, ids[i])->resent;
         err =
             outbox_publisher_store_row(lane->store, ids[i], exception_visit, &reading, &found, why);
         if (err == WB_OK)
@@ -336,12 +346,12 @@ static wb_err schedule_read(struct outbox_publisher_lane *lane, int64_t now_ms, 
                             struct wb_why *why)
 {
     struct reading reading = {.lane = lane, .now_ms = now_ms, .scheduled = true};
-    const int64_t limit_id = outbox_publisher_done_id(lane); /* as for exceptions */
+    const int64_t last_id = limit_id(lane);
     const struct outbox_publisher_due *first;
     wb_err err = schedule_fill(lane, why);
 
     while (err == WB_OK && (first = outbox_publisher_schedule_first(&lane->schedule)) != NULL &&
-           first->due_ms <= now_ms && first->id <= limit_id) {
+           first->due_ms <= now_ms && first->id <= last_id) {
         int64_t id = first->id;
         bool found = true;
         if (waits(lane, id))
@@ -364,18 +374,36 @@ static wb_err schedule_read(struct outbox_publisher_lane *lane, int64_t now_ms, 
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+/* Lost rows first; when those at hand are through, the next ones. */
+static wb_err aside_read(struct outbox_publisher_lane *lane, int64_t now_ms, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+
+    if (lane->exceptions.count > 0)
+        err = exceptions_read(lane, now_ms, why);
+    while (err == WB_OK && lane->lost_left && lane->exceptions.lost == 0) {
+        err = outbox_publisher_lost_load(lane, lane->lost_from, why);
+        if (err == WB_OK && lane->batch.count == 0)
+            err = exceptions_read(lane, now_ms, why);
+    }
+    return err;
+}
+
 static wb_err batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
 {
     int64_t now_ms = outbox_publisher_wall_ms(lane);
     bool full = false;
     wb_err err = outbox_publisher_exceptions_reload(lane, why);
 
-    if (err == WB_OK && lane->exceptions.count > 0)
-        err = exceptions_read(lane, now_ms, why);
+    if (err == WB_OK)
+        err = aside_read(lane, now_ms, why);
     if (err == WB_OK)
         err = schedule_read(lane, now_ms, &full, why);
-    /* What was lost goes first: a younger row must not overtake it. */
-    if (err == WB_OK && !full && (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms))
+    /* What was lost goes first: a younger row must not overtake it. Once it is on its way, rows of
+     * its key may follow in the chain. */
+    bool losing = lane->lost_left || (lane->exceptions.lost > 0 && lane->batch.count > 0);
+    if (err == WB_OK && !full && !losing &&
+        (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms))
         err = straight_read(lane, now_ms, why);
     return err == WB_OK ? outbox_publisher_batch_claim(lane, why) : err;
 }

@@ -84,6 +84,26 @@ outbox_publisher_owner outbox_publisher_route_of(struct outbox_publisher_lane *l
                                                       : OUTBOX_PUBLISHER_OTHER;
 }
 
+wb_err outbox_publisher_route_ask(struct outbox_publisher_lane *lane, struct wb_str named,
+                                  struct wb_str subject, outbox_publisher_asked *ret_asked,
+                                  struct wb_why *why)
+{
+    const bool mine = wb_str_eq(named, wb_str(lane->stream));
+    char stream[EVENT_BUS_NAME_MAX + 1];
+
+    *ret_asked = OUTBOX_PUBLISHER_ASKED_STRANGER;
+    if (named.len > 0 && !mine)
+        return WB_OK;
+    wb_err err = event_bus_stream_for(lane->publisher->bus, subject, stream, why);
+    if (err == WB_OK && strcmp(stream, lane->stream) == 0)
+        *ret_asked = OUTBOX_PUBLISHER_ASKED_MINE;
+    else if (err == WB_OK && !mine && other_lane_named(lane, wb_str(stream)))
+        *ret_asked = OUTBOX_PUBLISHER_ASKED_OTHER;
+    else if (err == WB_NO_STREAM)
+        *ret_asked = OUTBOX_PUBLISHER_ASKED_UNCOVERED;
+    return err == WB_NO_STREAM ? WB_OK : err;
+}
+
 /* Not this lane's, and that is no fault of the row: try again for as long as it takes. */
 static void keep_trying(struct outbox_publisher_lane *lane,
                         const struct outbox_publisher_item *item, const char *error)

@@ -50,6 +50,11 @@ void outbox_publisher_store_close(struct outbox_publisher_store *store)
     free(store);
 }
 
+struct db *outbox_publisher_store_db(struct outbox_publisher_store *store)
+{
+    return store->db;
+}
+
 /* ---- running statements ---------------------------------------------------------------------- */
 
 wb_err outbox_publisher_store_run(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
@@ -100,7 +105,8 @@ static wb_err cursor_read(struct outbox_publisher_store *self, const char *strea
                                              .last_seq = (uint64_t)sqlite3_column_int64(stmt, 1),
                                              .last_msg_id_len = len <= MESSAGE_ID_MAX ? len : 0,
                                              .stream_created = sqlite3_column_int64(stmt, 3),
-                                             .holder = sqlite3_column_int64(stmt, 4)};
+                                             .holder = sqlite3_column_int64(stmt, 4),
+                                             .repairing = sqlite3_column_int64(stmt, 5)};
         if (ret_cursor->last_msg_id_len > 0)
             memcpy(ret_cursor->last_msg_id, sqlite3_column_blob(stmt, 2), len);
     } else if (rc == SQLITE_DONE) {
@@ -165,6 +171,7 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
     (void)sqlite3_bind_blob(stmt, 5, cursor->last_msg_id, (int)cursor->last_msg_id_len,
                             SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
+    (void)sqlite3_bind_int64(stmt, 7, cursor->repairing);
     wb_err err = outbox_publisher_store_run(self, stmt, "move the cursor of the outbox", why);
     if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
         err = wb_fail(why, WB_CONFLICT,
@@ -173,18 +180,34 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
     return err;
 }
 
-static wb_err exception_write(struct outbox_publisher_store *self,
+/* It is stored behind younger ones; or its row is gone. */
+static wb_err exception_end(struct outbox_publisher_store *self, const char *stream,
+                            const struct outbox_publisher_exception *one, struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(self->exception_delete, 1, one->id);
+    wb_err err = outbox_publisher_store_run(self, self->exception_delete,
+                                            "delete an exception of the outbox", why);
+    if (err != WB_OK || one->sequence == 0)
+        return err;
+    (void)sqlite3_bind_int64(self->late_write, 1, one->id);
+    bind_text(self->late_write, 2, stream);
+    (void)sqlite3_bind_int64(self->late_write, 3, (int64_t)one->sequence);
+    err =
+        outbox_publisher_store_run(self, self->late_write, "note a row that was stored late", why);
+    return err == WB_OK ? outbox_publisher_store_run(self, self->late_trim,
+                                                     "forget rows that were stored late", why)
+                        : err;
+}
+
+static wb_err exception_write(struct outbox_publisher_store *self, const char *stream,
                               const struct outbox_publisher_exception *one, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt = self->exception_write;
     bool timed = one->state == OUTBOX_EXCEPTION_LOST || one->state == OUTBOX_EXCEPTION_WAITING ||
                  one->state == OUTBOX_EXCEPTION_RETRY;
 
-    if (one->gone) {
-        (void)sqlite3_bind_int64(self->exception_delete, 1, one->id);
-        return outbox_publisher_store_run(self, self->exception_delete,
-                                          "delete an exception of the outbox", why);
-    }
+    if (one->gone)
+        return exception_end(self, stream, one, why);
     (void)sqlite3_bind_int64(stmt, 1, one->id);
     bind_text(stmt, 2, outbox_exception_state_name(one->state));
     (void)sqlite3_bind_int64(stmt, 3, one->attempts);
@@ -205,7 +228,7 @@ static wb_err write_inside(struct outbox_publisher_store *self, const char *stre
         if (!exceptions->list[i].dirty)
             continue;
         left--;
-        err = exception_write(self, &exceptions->list[i], why);
+        err = exception_write(self, stream, &exceptions->list[i], why);
     }
     return err;
 }
@@ -323,6 +346,20 @@ wb_err outbox_publisher_store_heads(struct outbox_publisher_store *store, int64_
     return visit_rows(store, store->heads, visit, ctx, &count, why);
 }
 
+wb_err outbox_publisher_store_msg_id(struct outbox_publisher_store *store, int64_t id,
+                                     uint8_t ret_msg_id[WB_ID_SIZE], bool *ret_found,
+                                     struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = store->msg_id;
+
+    (void)sqlite3_bind_int64(stmt, 1, id);
+    int rc = sqlite3_step(stmt);
+    *ret_found = rc == SQLITE_ROW && sqlite3_column_bytes(stmt, 0) == WB_ID_SIZE;
+    if (*ret_found)
+        memcpy(ret_msg_id, sqlite3_column_blob(stmt, 0), WB_ID_SIZE);
+    return end(store, stmt, rc, "read the identity of a row of the outbox", why);
+}
+
 static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
 {
     const char *text = (const char *)sqlite3_column_text(stmt, column);
@@ -330,11 +367,11 @@ static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
     return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
 }
 
-wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
-                                         outbox_publisher_visit_exception visit, void *ctx,
-                                         struct wb_why *why)
+/* Calls visit with each; *ret_stopped: it did not want more. */
+static wb_err exceptions_visit(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
+                               outbox_publisher_visit_exception visit, void *ctx, bool *ret_stopped,
+                               struct wb_why *why)
 {
-    struct sqlite3_stmt *stmt = store->exceptions;
     bool go_on = true;
     int rc = SQLITE_DONE;
 
@@ -342,19 +379,40 @@ wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
         struct outbox_publisher_exception one = {.id = sqlite3_column_int64(stmt, 0),
                                                  .attempts =
                                                      (uint32_t)sqlite3_column_int64(stmt, 2),
-                                                 .next_ms = sqlite3_column_int64(stmt, 3)};
+                                                 .next_ms = sqlite3_column_int64(stmt, 3),
+                                                 .resent = sqlite3_column_int(stmt, 4) != 0};
         const struct outbox_row row = {.id = one.id,
-                                       .stream = column_str(stmt, 4),
-                                       .key = column_str(stmt, 5),
-                                       .subject = column_str(stmt, 6)};
+                                       .stream = column_str(stmt, 5),
+                                       .key = column_str(stmt, 6),
+                                       .subject = column_str(stmt, 7)};
         one.key_hash = outbox_publisher_key_hash(row.key);
         if (outbox_exception_state_parse(column_str(stmt, 1), &one.state))
             go_on = visit(ctx, &row, &one);
     }
-    wb_err err = end(store, stmt, rc, "read the exceptions of the outbox", why);
-    if (err == WB_OK && !go_on)
+    *ret_stopped = !go_on;
+    return end(self, stmt, rc, "read the exceptions of the outbox", why);
+}
+
+wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
+                                         outbox_publisher_visit_exception visit, void *ctx,
+                                         struct wb_why *why)
+{
+    bool stopped = false;
+    wb_err err = exceptions_visit(store, store->exceptions, visit, ctx, &stopped, why);
+
+    if (err == WB_OK && stopped)
         err = wb_fail(why, WB_NOMEM, "read the exceptions of the outbox: out of memory");
     return err;
+}
+
+wb_err outbox_publisher_store_lost(struct outbox_publisher_store *store, int64_t after_id,
+                                   outbox_publisher_visit_exception visit, void *ctx,
+                                   struct wb_why *why)
+{
+    bool stopped = false;
+
+    (void)sqlite3_bind_int64(store->lost, 1, after_id);
+    return exceptions_visit(store, store->lost, visit, ctx, &stopped, why);
 }
 
 wb_err outbox_publisher_store_measure(struct outbox_publisher_store *store, int64_t after_id,

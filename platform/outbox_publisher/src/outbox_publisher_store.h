@@ -21,6 +21,7 @@ struct outbox_publisher_cursor {
     size_t last_msg_id_len;
     int64_t stream_created;
     int64_t holder;
+    int64_t repairing; /* a repair was begun, of the stream created then; 0: none */
 };
 
 /* The table outbox_source: by rising from_id. */
@@ -36,6 +37,8 @@ struct outbox_publisher_sources {
 wb_err outbox_publisher_store_open(const char *path, struct outbox_publisher_store **ret_store,
                                    struct wb_why *why);
 void outbox_publisher_store_close(struct outbox_publisher_store *store);
+/** Its connection. */
+struct db *outbox_publisher_store_db(struct outbox_publisher_store *store);
 
 /** Become the newest holder of a stream's cursor, which is made if absent. */
 wb_err outbox_publisher_store_take(struct outbox_publisher_store *store, const char *stream,
@@ -80,14 +83,24 @@ wb_err outbox_publisher_store_heads(struct outbox_publisher_store *store, int64_
                                     int64_t last_id, outbox_publisher_visit visit, void *ctx,
                                     struct wb_why *why);
 
-/** Called with an exception and the head of its row; false stops with WB_NOMEM. */
+/** The msg_id of a row; *ret_found false when there is none. */
+wb_err outbox_publisher_store_msg_id(struct outbox_publisher_store *store, int64_t id,
+                                     uint8_t ret_msg_id[WB_ID_SIZE], bool *ret_found,
+                                     struct wb_why *why);
+
+/** Called with an exception and the head of its row; false stops. */
 typedef bool (*outbox_publisher_visit_exception)(void *ctx, const struct outbox_row *row,
                                                  const struct outbox_publisher_exception *one);
 
-/** Those in a state that the lane keeps in memory: lost, retry, blocked, parked. */
+/** Those in a state that the lane keeps in memory: retry, blocked, parked. WB_NOMEM when stopped.
+ */
 wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
                                          outbox_publisher_visit_exception visit, void *ctx,
                                          struct wb_why *why);
+/** Those of state lost, beyond after_id, by rising id: there may be very many. */
+wb_err outbox_publisher_store_lost(struct outbox_publisher_store *store, int64_t after_id,
+                                   outbox_publisher_visit_exception visit, void *ctx,
+                                   struct wb_why *why);
 
 /** Has anyone but a publisher changed an exception since this was last asked? True at first. */
 bool outbox_publisher_store_revised(struct outbox_publisher_store *store);

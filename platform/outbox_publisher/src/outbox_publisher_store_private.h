@@ -6,6 +6,11 @@
 
 #include "outbox_publisher_store.h"
 
+#define EXCEPTIONS                                                                                 \
+    "SELECT e.id, e.state, e.attempts, e.next_at, e.resent, ifnull(o.stream, ''),"                 \
+    " ifnull(o.key, ''), coalesce(x.subject, o.subject, '') FROM outbox_exception e"               \
+    " LEFT JOIN outbox o ON o.id = e.id LEFT JOIN outbox_edit x ON x.id = e.id "
+
 /*
  * The statements of a lane, prepared once. A row that a person has mended is sent as outbox_edit
  * has it; such a row always has an exception, so only those that go by exceptions look there.
@@ -13,16 +18,19 @@
 #define STATEMENTS(X)                                                                              \
     X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
     X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1")               \
-    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder"                 \
+    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder, repairing"      \
                    " FROM outbox_cursor WHERE stream = ?1")                                        \
     X(cursor_write, "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"      \
-                    " stream_created = ?6 WHERE stream = ?1 AND holder = ?2")                      \
+                    " stream_created = ?6, repairing = ?7 WHERE stream = ?1 AND holder = ?2")      \
     X(exception_write, "INSERT INTO outbox_exception(id, state, attempts, next_at, error)"         \
                        " VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(id) DO UPDATE SET"                 \
                        " state = excluded.state, attempts = excluded.attempts,"                    \
                        " next_at = excluded.next_at, error = excluded.error"                       \
                        " WHERE state <> 'cancelled'")                                              \
     X(exception_delete, "DELETE FROM outbox_exception WHERE id = ?1")                              \
+    X(late_write, "INSERT OR REPLACE INTO outbox_late(row_id, stream, sequence)"                   \
+                  " VALUES(?1, ?2, ?3)")                                                           \
+    X(late_trim, "DELETE FROM outbox_late WHERE row_id < (SELECT min(id) FROM outbox)")            \
     X(holder, "SELECT last_id FROM outbox_cursor WHERE stream = ?1 AND holder = ?2")               \
     X(claim, "UPDATE outbox_exception SET state = 'lost', next_at = NULL, attempts = ?2"           \
              " WHERE id = ?1 AND (state IN ('waiting', 'retry', 'blocked')"                        \
@@ -32,10 +40,8 @@
     X(waiting, "SELECT next_at, id FROM outbox_exception WHERE state = 'waiting'"                  \
                " AND (next_at, id) > (?1, ?2) ORDER BY next_at, id LIMIT ?3")                      \
     X(revision, "SELECT exceptions FROM outbox_revision")                                          \
-    X(exceptions, "SELECT e.id, e.state, e.attempts, e.next_at, ifnull(o.stream, ''),"             \
-                  " ifnull(o.key, ''), coalesce(x.subject, o.subject, '') FROM outbox_exception e" \
-                  " LEFT JOIN outbox o ON o.id = e.id LEFT JOIN outbox_edit x ON x.id = e.id"      \
-                  " WHERE e.state IN ('lost', 'retry', 'blocked', 'parked') ORDER BY e.id")        \
+    X(exceptions, EXCEPTIONS "WHERE e.state IN ('retry', 'blocked', 'parked') ORDER BY e.id")      \
+    X(lost, EXCEPTIONS "WHERE e.state = 'lost' AND e.id > ?1 ORDER BY e.id")                       \
     X(sources, "SELECT from_id, source FROM outbox_source ORDER BY from_id")                       \
     X(rows, "SELECT " OUTBOX_ROW_COLUMNS ", e.id IS NOT NULL FROM outbox o"                        \
             " LEFT JOIN outbox_exception e ON e.id = o.id WHERE o.id > ?1 ORDER BY o.id LIMIT ?2") \
@@ -47,6 +53,7 @@
     X(heads, "SELECT o.id, o.stream, o.key, o.subject, '', o.msg_id, o.due_at, o.expires_at,"      \
              " o.created, '', '', e.id IS NOT NULL FROM outbox o LEFT JOIN outbox_exception e"     \
              " ON e.id = o.id WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id")                       \
+    X(msg_id, "SELECT msg_id FROM outbox WHERE id = ?1")                                           \
     X(measure, "SELECT ifnull((SELECT max(id) FROM outbox), 0),"                                   \
                " ifnull((SELECT created FROM outbox WHERE id > ?1 ORDER BY id LIMIT 1), 0)")
 

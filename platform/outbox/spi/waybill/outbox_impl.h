@@ -25,6 +25,13 @@ struct sqlite3_stmt;
 /* Reserved for us in the headers of an event: whose row it is must not be a matter of opinion. */
 #define OUTBOX_HEADER_PREFIX "waybill-"
 
+/*
+ * "1" on an event that the bus had, and lost out of the midst of a stream: it is published again,
+ * under the same identity, and lands behind younger ones. One that has no room for a further header
+ * goes without.
+ */
+#define OUTBOX_HEADER_LATE OUTBOX_HEADER_PREFIX "late"
+
 /** Create or migrate the tables, in the open transaction or one of its own. See db_migrate(). */
 wb_err outbox_schema_prepare(struct sqlite3 *handle, struct wb_why *why);
 

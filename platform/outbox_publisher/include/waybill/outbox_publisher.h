@@ -21,6 +21,21 @@
  * tried again by chance within 400 ms, doubling to 60 s, and after max_attempts it is parked.
  *           Answers that leave open what the stream holds count for nothing: it is read back.
  *
+ * Loss      A stream that was rolled back, wiped, made anew, written over by others or has a hole
+ * is noticed when the connection is back, and within 5 s otherwise. It is compared with the rows
+ * that are kept, all of them: those that are missing go out again before any new one, in the order
+ * of the table, as the same events (source, row, first 32 digits of msg_id). What was lost out of
+ * the midst comes behind younger events, with the header waybill-late. What lay before the stream's
+ * first sequence went by its limits or a purge and is not sent again. Rows that are no longer kept
+ * cannot be; how many those may be, the incident says (outbox_incident). A bus that forgets when
+ * its process ends is not given all history when it starts anew.
+ *
+ * Restore   A database put back from a copy is noticed by events in the stream that it does not
+ *           know. They are listed (outbox_orphan), the rest goes on from where the stream is, and
+ *           the rows that follow go out under a new source, since their numbers are used again.
+ *           Stop the publisher before you replace its file. At the start no stream is written to
+ *           before each has been looked at, for at most 10 s.
+ *
  * Threads   One for each stream. In manual mode none: outbox_publisher_step() does the work.
  */
 #ifndef WAYBILL_OUTBOX_PUBLISHER_H
@@ -97,7 +112,11 @@ typedef enum outbox_publisher_state {
     OUTBOX_PUBLISHER_OUTAGE, /* the bus is away; waits with backoff, burns no attempts */
     OUTBOX_PUBLISHER_FENCED, /* overtaken by another publisher */
     OUTBOX_PUBLISHER_STOPPING,
-    OUTBOX_PUBLISHER_HALTED /* the stream and the cursor contradict each other: needs a person */
+    /* Repaired again and again, the stream contradicts the outbox each time: somebody else keeps
+     * changing it, and a person has to find out who. Looks by itself every 5 s. */
+    OUTBOX_PUBLISHER_HALTED,
+    OUTBOX_PUBLISHER_REPAIR, /* the bus has lost published events: finds out which */
+    OUTBOX_PUBLISHER_RESTORE /* the database has gone back in time: finds out how far */
 } outbox_publisher_state;
 
 const char *outbox_publisher_state_name(outbox_publisher_state state);
@@ -106,12 +125,47 @@ struct outbox_publisher_health {
     outbox_publisher_state state; /* the worst of all streams */
     uint64_t published;           /* by this object */
     uint64_t settles;
+    uint64_t repairs;  /* of streams that had lost something */
+    uint64_t restores; /* times the database was found to have gone back */
+    uint64_t scanned;  /* messages read back by both */
     size_t in_flight;
     char problem[512]; /* what keeps it from draining; "" */
 };
 
 void outbox_publisher_health(struct outbox_publisher *publisher,
                              struct outbox_publisher_health *ret_health);
+
+/* ---- what a repair would do ------------------------------------------------------------------ */
+
+struct outbox_publisher_plan {
+    bool needed;       /* else the rest is zero, but for the first four */
+    int64_t cursor_id; /* the cursor says: rows up to here are stored, */
+    uint64_t cursor_seq;
+    uint64_t stream_first, stream_last; /* what the stream says */
+    char kind[16]; /* "rolled-back", "made-anew", "overwritten", "hole", "resumed", "restored" */
+    uint64_t first_seq, last_seq; /* the sequences in doubt */
+    uint64_t rows;                /* that would be sent again */
+    uint64_t late;                /* those of them that would land behind younger ones */
+    uint64_t gone;                /* at most so many events cannot come back */
+    uint64_t orphans;             /* messages whose row is gone */
+    char detail[512];
+};
+
+/** Called with each row that would be sent again; false: no further ones. */
+typedef bool (*outbox_publisher_plan_visit)(void *ctx, int64_t row_id, bool late);
+
+/**
+ * Look whether the stream holds what it should, and say what a publisher would do about it. Takes
+ * no role and changes nothing; a publisher may run meanwhile.
+ *
+ * @param options  as for a start; streams must hold `stream`.
+ * @param visit    may be NULL.
+ * @return WB_NOT_FOUND (no outbox, or never published to this stream), WB_NO_STREAM,
+ * WB_UNREACHABLE, WB_TIMEOUT, WB_BUSY, WB_IO, WB_NOMEM.
+ */
+wb_err outbox_publisher_plan(const struct outbox_publisher_options *options, const char *stream,
+                             outbox_publisher_plan_visit visit, void *ctx,
+                             struct outbox_publisher_plan *ret_plan, struct wb_why *why);
 
 #ifdef __cplusplus
 }

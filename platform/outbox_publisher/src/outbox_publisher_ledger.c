@@ -1,0 +1,388 @@
+#include "outbox_publisher_ledger.h"
+
+#include <sqlite3.h>
+#include <stdlib.h>
+
+#include <waybill/db.h>
+
+#define INCIDENTS_MAX "10000" /* rows of outbox_incident; the oldest go */
+
+#define KEPT "o.id, o.stream, o.subject, ifnull(e.state, '')"
+
+#define STATEMENTS(X)                                                                              \
+    X(bounds, "SELECT ifnull((SELECT min(id) FROM outbox), 1) - 1,"                                \
+              " ifnull((SELECT max(id) FROM outbox), 0),"                                          \
+              " ifnull((SELECT max(id) FROM outbox_exception WHERE state = 'lost'), 0),"           \
+              " (SELECT count(*) FROM outbox_orphan),"                                             \
+              " ifnull((SELECT max(last_id) FROM outbox_cursor WHERE stream <> ?1), 0)")           \
+    X(is_late, "SELECT 1 FROM outbox_late WHERE row_id = ?1")                                      \
+    X(rows, "SELECT " KEPT " FROM outbox o LEFT JOIN outbox_exception e ON e.id = o.id"            \
+            " WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id LIMIT ?3")                              \
+    X(aside, "SELECT " KEPT " FROM (SELECT id FROM outbox_exception WHERE id > ?1 AND id <= ?2"    \
+             " UNION SELECT row_id FROM outbox_late WHERE row_id > ?1 AND row_id <= ?2"            \
+             " AND stream = ?4 AND sequence >= ?5) s JOIN outbox o ON o.id = s.id"                 \
+             " LEFT JOIN outbox_exception e ON e.id = o.id ORDER BY s.id LIMIT ?3")                \
+    X(back, "SELECT o.id, o.stream, o.subject, '' FROM outbox o WHERE o.id <= ?1 AND NOT EXISTS"   \
+            " (SELECT 1 FROM outbox_exception e WHERE e.id = o.id) ORDER BY o.id DESC")            \
+    X(begin, "UPDATE outbox_cursor SET repairing = ?3 WHERE stream = ?1 AND holder = ?2")          \
+    X(lost, "INSERT INTO outbox_exception(id, state, attempts, next_at, error, resent)"            \
+            " VALUES(?1, 'lost', 0, 0, ?2, ?3) ON CONFLICT DO NOTHING")                            \
+    X(stored, "DELETE FROM outbox_exception WHERE id = ?1 AND state <> 'cancelled'")               \
+    X(stored_late, "INSERT OR REPLACE INTO outbox_late(row_id, stream, sequence)"                  \
+                   " VALUES(?1, ?2, ?3)")                                                          \
+    X(renewed, "DELETE FROM outbox_exception WHERE id = ?1 AND state = 'lost'")                    \
+    X(orphan, "INSERT INTO outbox_orphan(stream, sequence, source, row_id, msg_id, subject,"       \
+              " stored_at, noticed_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"                     \
+              " ON CONFLICT DO NOTHING")                                                           \
+    X(cursor, "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"            \
+              " stream_created = ?6, repairing = 0 WHERE stream = ?1 AND holder = ?2")             \
+    X(unverify, "UPDATE outbox_cursor SET verified_id = 0, verified_seq = 0,"                      \
+                " verified_msg_id = x'', verified_at = 0 WHERE stream = ?1")                       \
+    X(late_trim, "DELETE FROM outbox_late WHERE stream = ?1 AND (row_id > ?2 OR sequence < ?3)")   \
+    X(source_drop, "DELETE FROM outbox_source WHERE from_id >= ?1")                                \
+    X(source_add, "INSERT INTO outbox_source(from_id, source) VALUES(?1, randomblob(8))")          \
+    X(incident, "INSERT INTO outbox_incident(at, stream, kind, first_seq, last_seq, rows, gone,"   \
+                " detail) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")                                 \
+    X(incident_trim, "DELETE FROM outbox_incident WHERE id <="                                     \
+                     " (SELECT max(id) FROM outbox_incident) - " INCIDENTS_MAX)
+
+struct outbox_publisher_ledger {
+    struct db *db; /* the store's */
+#define X(name, sql) struct sqlite3_stmt *name;
+    STATEMENTS(X)
+#undef X
+};
+
+wb_err outbox_publisher_ledger_open(struct outbox_publisher_store *store,
+                                    struct outbox_publisher_ledger **ret_ledger, struct wb_why *why)
+{
+    struct outbox_publisher_ledger *self = calloc(1, sizeof(*self));
+    wb_err err = WB_OK;
+
+    if (self == NULL)
+        return wb_fail(why, WB_NOMEM, "repair: out of memory");
+    self->db = outbox_publisher_store_db(store);
+#define X(name, sql)                                                                               \
+    if (err == WB_OK)                                                                              \
+        err = db_prepare(self->db, sql, &self->name, why);
+    STATEMENTS(X)
+#undef X
+    if (err != WB_OK) {
+        outbox_publisher_ledger_close(self);
+        return err;
+    }
+    *ret_ledger = self;
+    return WB_OK;
+}
+
+void outbox_publisher_ledger_close(struct outbox_publisher_ledger *ledger)
+{
+    if (ledger == NULL)
+        return;
+#define X(name, sql) (void)sqlite3_finalize(ledger->name);
+    STATEMENTS(X)
+#undef X
+    free(ledger);
+}
+
+/* ---- running statements ---------------------------------------------------------------------- */
+
+static void bind_text(struct sqlite3_stmt *stmt, int at, const char *text)
+{
+    (void)sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC);
+}
+
+/* What a statement ended with; it can be used again. */
+static wb_err end(struct outbox_publisher_ledger *self, struct sqlite3_stmt *stmt, int rc,
+                  const char *attempted, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+
+    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
+        err = db_error(db_handle(self->db), rc, attempted, why);
+    (void)sqlite3_reset(stmt);
+    (void)sqlite3_clear_bindings(stmt);
+    return err;
+}
+
+static wb_err run(struct outbox_publisher_ledger *self, struct sqlite3_stmt *stmt,
+                  struct wb_why *why)
+{
+    return end(self, stmt, sqlite3_step(stmt), "note what a stream has lost", why);
+}
+
+/* The last update of a cursor must have met its row. */
+static wb_err still_holder(struct outbox_publisher_ledger *self, const char *stream, int64_t holder,
+                           struct wb_why *why)
+{
+    if (sqlite3_changes(db_handle(self->db)) > 0)
+        return WB_OK;
+    return wb_fail(why, WB_CONFLICT,
+                   "another publisher has taken over stream %s of %s (we were holder %lld)", stream,
+                   db_path(self->db), (long long)holder);
+}
+
+/* ---- comparing ------------------------------------------------------------------------------- */
+
+wb_err outbox_publisher_ledger_bounds(struct outbox_publisher_ledger *ledger, const char *stream,
+                                      struct outbox_publisher_bounds *ret_bounds,
+                                      struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = ledger->bounds;
+
+    bind_text(stmt, 1, stream);
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW)
+        *ret_bounds = (struct outbox_publisher_bounds){
+            .low = sqlite3_column_int64(stmt, 0),
+            .high = sqlite3_column_int64(stmt, 1),
+            .lost = sqlite3_column_int64(stmt, 2),
+            .orphans = (uint64_t)sqlite3_column_int64(stmt, 3),
+            .other_last_id = sqlite3_column_int64(stmt, 4),
+        };
+    return end(ledger, stmt, rc, "look which rows are kept", why);
+}
+
+wb_err outbox_publisher_ledger_is_late(struct outbox_publisher_ledger *ledger, int64_t id,
+                                       bool *ret_late, struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(ledger->is_late, 1, id);
+    int rc = sqlite3_step(ledger->is_late);
+    *ret_late = rc == SQLITE_ROW;
+    return end(ledger, ledger->is_late, rc, "look for a row that was stored late", why);
+}
+
+static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(stmt, column);
+
+    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
+}
+
+static wb_err visit_all(struct outbox_publisher_ledger *self, struct sqlite3_stmt *stmt,
+                        outbox_publisher_kept_visit visit, void *ctx, struct wb_why *why)
+{
+    int rc = SQLITE_DONE;
+
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        struct outbox_publisher_kept row = {.id = sqlite3_column_int64(stmt, 0),
+                                            .stream = column_str(stmt, 1),
+                                            .subject = column_str(stmt, 2)};
+        row.excepted = outbox_exception_state_parse(column_str(stmt, 3), &row.state);
+        if (!visit(ctx, &row))
+            break;
+    }
+    return end(self, stmt, rc, "compare the rows with the stream", why);
+}
+
+wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger, int64_t after_id,
+                                    int64_t last_id, size_t limit,
+                                    outbox_publisher_kept_visit visit, void *ctx,
+                                    struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(ledger->rows, 1, after_id);
+    (void)sqlite3_bind_int64(ledger->rows, 2, last_id);
+    (void)sqlite3_bind_int64(ledger->rows, 3, (int64_t)limit);
+    return visit_all(ledger, ledger->rows, visit, ctx, why);
+}
+
+wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, const char *stream,
+                                     uint64_t first_seq, int64_t after_id, int64_t last_id,
+                                     size_t limit, outbox_publisher_kept_visit visit, void *ctx,
+                                     struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(ledger->aside, 1, after_id);
+    (void)sqlite3_bind_int64(ledger->aside, 2, last_id);
+    (void)sqlite3_bind_int64(ledger->aside, 3, (int64_t)limit);
+    bind_text(ledger->aside, 4, stream);
+    (void)sqlite3_bind_int64(ledger->aside, 5, (int64_t)first_seq);
+    return visit_all(ledger, ledger->aside, visit, ctx, why);
+}
+
+wb_err outbox_publisher_ledger_back(struct outbox_publisher_ledger *ledger, int64_t last_id,
+                                    outbox_publisher_kept_visit visit, void *ctx,
+                                    struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(ledger->back, 1, last_id);
+    return visit_all(ledger, ledger->back, visit, ctx, why);
+}
+
+/* ---- noting ---------------------------------------------------------------------------------- */
+
+static wb_err change_one(struct outbox_publisher_ledger *self,
+                         const struct outbox_publisher_note *note,
+                         const struct outbox_publisher_change *change, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+
+    switch (change->kind) {
+    case OUTBOX_PUBLISHER_CHANGE_LOST:
+        (void)sqlite3_bind_int64(self->lost, 1, change->id);
+        bind_text(self->lost, 2, note->text);
+        (void)sqlite3_bind_int(self->lost, 3, note->resent);
+        return run(self, self->lost, why);
+    case OUTBOX_PUBLISHER_CHANGE_STORED:
+        (void)sqlite3_bind_int64(self->stored, 1, change->id);
+        err = run(self, self->stored, why);
+        (void)sqlite3_bind_int64(self->stored_late, 1, change->id);
+        bind_text(self->stored_late, 2, note->stream);
+        (void)sqlite3_bind_int64(self->stored_late, 3, (int64_t)note->stored_by);
+        return err == WB_OK ? run(self, self->stored_late, why) : err;
+    case OUTBOX_PUBLISHER_CHANGE_NEW:
+        break;
+    }
+    (void)sqlite3_bind_int64(self->renewed, 1, change->id);
+    return run(self, self->renewed, why);
+}
+
+static wb_err change_inside(struct outbox_publisher_ledger *self,
+                            const struct outbox_publisher_note *note,
+                            const struct outbox_publisher_change *changes, size_t count,
+                            struct wb_why *why)
+{
+    bind_text(self->begin, 1, note->stream);
+    (void)sqlite3_bind_int64(self->begin, 2, note->holder);
+    (void)sqlite3_bind_int64(self->begin, 3, note->repairing);
+    wb_err err = run(self, self->begin, why);
+    if (err == WB_OK)
+        err = still_holder(self, note->stream, note->holder, why);
+    for (size_t i = 0; err == WB_OK && i < count; i++)
+        err = change_one(self, note, &changes[i], why);
+    return err;
+}
+
+wb_err outbox_publisher_ledger_change(struct outbox_publisher_ledger *ledger,
+                                      const struct outbox_publisher_note *note,
+                                      const struct outbox_publisher_change *changes, size_t count,
+                                      struct wb_why *why)
+{
+    wb_err err = db_begin(ledger->db, why);
+
+    if (err != WB_OK)
+        return err;
+    err = change_inside(ledger, note, changes, count, why);
+    if (err == WB_OK)
+        err = db_commit(ledger->db, why);
+    db_rollback(ledger->db);
+    return err;
+}
+
+static wb_err orphan_add(struct outbox_publisher_ledger *self, const char *stream, int64_t now_ms,
+                         const struct outbox_publisher_orphan *one, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->orphan;
+
+    bind_text(stmt, 1, stream);
+    (void)sqlite3_bind_int64(stmt, 2, (int64_t)one->sequence);
+    bind_text(stmt, 3, one->source);
+    (void)sqlite3_bind_int64(stmt, 4, one->row_id);
+    bind_text(stmt, 5, one->msg_id);
+    bind_text(stmt, 6, one->subject);
+    (void)sqlite3_bind_int64(stmt, 7, one->stored_wall_ns / WB_MS);
+    (void)sqlite3_bind_int64(stmt, 8, now_ms);
+    return run(self, stmt, why);
+}
+
+wb_err outbox_publisher_ledger_orphans(struct outbox_publisher_ledger *ledger, const char *stream,
+                                       int64_t now_ms, const struct outbox_publisher_orphan *list,
+                                       size_t count, size_t room, size_t *ret_added,
+                                       struct wb_why *why)
+{
+    size_t added = 0;
+    wb_err err = db_begin(ledger->db, why);
+
+    if (err != WB_OK)
+        return err;
+    for (size_t i = 0; err == WB_OK && i < count && added < room; i++) {
+        err = orphan_add(ledger, stream, now_ms, &list[i], why);
+        added += err == WB_OK && sqlite3_changes(db_handle(ledger->db)) > 0 ? 1 : 0;
+    }
+    if (err == WB_OK)
+        err = db_commit(ledger->db, why);
+    db_rollback(ledger->db);
+    if (err == WB_OK)
+        *ret_added = added;
+    return err;
+}
+
+/* ---- concluding ------------------------------------------------------------------------------ */
+
+static wb_err cursor_conclude(struct outbox_publisher_ledger *self, const char *stream,
+                              const struct outbox_publisher_conclusion *it, struct wb_why *why)
+{
+    const struct outbox_publisher_cursor *cursor = &it->cursor;
+    struct sqlite3_stmt *stmt = self->cursor;
+
+    bind_text(stmt, 1, stream);
+    (void)sqlite3_bind_int64(stmt, 2, cursor->holder);
+    (void)sqlite3_bind_int64(stmt, 3, cursor->last_id);
+    (void)sqlite3_bind_int64(stmt, 4, (int64_t)cursor->last_seq);
+    (void)sqlite3_bind_blob(stmt, 5, cursor->last_msg_id, (int)cursor->last_msg_id_len,
+                            SQLITE_STATIC);
+    (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
+    wb_err err = run(self, stmt, why);
+    if (err == WB_OK)
+        err = still_holder(self, stream, cursor->holder, why);
+    if (err != WB_OK || !it->verify_anew)
+        return err;
+    bind_text(self->unverify, 1, stream);
+    return run(self, self->unverify, why);
+}
+
+static wb_err source_conclude(struct outbox_publisher_ledger *self, int64_t from_id,
+                              struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(self->source_drop, 1, from_id);
+    wb_err err = run(self, self->source_drop, why);
+    (void)sqlite3_bind_int64(self->source_add, 1, from_id);
+    return err == WB_OK ? run(self, self->source_add, why) : err;
+}
+
+static wb_err incident_add(struct outbox_publisher_ledger *self, const char *stream,
+                           const struct outbox_publisher_conclusion *it, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->incident;
+
+    (void)sqlite3_bind_int64(stmt, 1, it->at_ms);
+    bind_text(stmt, 2, stream);
+    bind_text(stmt, 3, it->kind);
+    (void)sqlite3_bind_int64(stmt, 4, (int64_t)it->first_seq);
+    (void)sqlite3_bind_int64(stmt, 5, (int64_t)it->last_seq);
+    (void)sqlite3_bind_int64(stmt, 6, (int64_t)it->rows);
+    (void)sqlite3_bind_int64(stmt, 7, (int64_t)it->gone);
+    bind_text(stmt, 8, it->detail);
+    wb_err err = run(self, stmt, why);
+    return err == WB_OK ? run(self, self->incident_trim, why) : err;
+}
+
+static wb_err conclude_inside(struct outbox_publisher_ledger *self, const char *stream,
+                              const struct outbox_publisher_conclusion *it, struct wb_why *why)
+{
+    wb_err err = cursor_conclude(self, stream, it, why);
+
+    if (err == WB_OK) {
+        bind_text(self->late_trim, 1, stream);
+        (void)sqlite3_bind_int64(self->late_trim, 2, it->cursor.last_id);
+        (void)sqlite3_bind_int64(self->late_trim, 3,
+                                 it->made_anew ? INT64_MAX : (int64_t)it->stream_first);
+        err = run(self, self->late_trim, why);
+    }
+    if (err == WB_OK && it->source_from_id > 0)
+        err = source_conclude(self, it->source_from_id, why);
+    return err == WB_OK ? incident_add(self, stream, it, why) : err;
+}
+
+wb_err outbox_publisher_ledger_conclude(struct outbox_publisher_ledger *ledger, const char *stream,
+                                        const struct outbox_publisher_conclusion *conclusion,
+                                        struct wb_why *why)
+{
+    wb_err err = db_begin(ledger->db, why);
+
+    if (err != WB_OK)
+        return err;
+    err = conclude_inside(ledger, stream, conclusion, why);
+    if (err == WB_OK)
+        err = db_commit(ledger->db, why);
+    db_rollback(ledger->db);
+    return err;
+}
