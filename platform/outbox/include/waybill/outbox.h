@@ -49,29 +49,59 @@ struct outbox_event {
     const struct message_header *headers;
     size_t header_count;
     struct wb_str traceparent; /* W3C trace context of the caller, or {NULL, 0} */
+
+    /* When: at once, or not before a time of day, or not before a delay has passed; and not at all
+     * from expires_wall_ns on. 0: none. The table keeps milliseconds. A row with a due time can be
+     * cancelled, and takes no part in the order of its key: others do not wait for it. */
+    int64_t due_wall_ns;     /* Unix time */
+    int64_t delay_ns;        /* from now; not together with due_wall_ns */
+    int64_t expires_wall_ns; /* Unix time, later than the due time */
+
+    /* The caller's own name for the event: a second one with the same two is not written. Both or
+     * neither, each of 1 to OUTBOX_IDEMPOTENCY_MAX bytes. Known as long as the first row is kept,
+     * see outbox_retention.h. */
+    struct wb_str caller;
+    struct wb_str idempotency_key;
 };
+
+#define OUTBOX_IDEMPOTENCY_MAX 255
 
 struct outbox_receipt {
     int64_t row_id;
     uint8_t msg_id[WB_ID_SIZE]; /* its identity on the bus, as 32 hex digits */
+    bool existed; /* nothing was written: this is the row with the caller's idempotency key */
 };
 
 /**
- * Write one event inside the caller's open transaction. Never commits or rolls back.
+ * Write one event inside the caller's open transaction. Never commits or rolls back, but for what
+ * SQLite rolls back by itself when the disk is full: roll back and try again later.
  *
  * @param ret_receipt  may be NULL.
- * @return WB_MISUSE (no transaction is open), WB_INVALID (subject, header), WB_TOO_BIG, WB_BUSY,
- *         WB_DISK_FULL, WB_IO, WB_READ_ONLY.
+ * @return WB_MISUSE (no transaction is open), WB_INVALID (subject, header, times, idempotency key),
+ *         WB_TOO_BIG, WB_FULL (a limit of its class, see outbox_use_classes()), WB_BUSY,
+ *         WB_DISK_FULL, WB_IO, WB_READ_ONLY. When it fails nothing was written.
  */
 wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
                       struct outbox_receipt *ret_receipt, struct wb_why *why);
 
 /**
- * Call after COMMIT: wakes the publisher at once, in whatever process it runs. Costs a datagram only
- * when a publisher sleeps, and nothing when nothing was enqueued since the last call. Forgetting it
- * costs a little time only.
+ * Call after COMMIT: wakes the publisher at once, in whatever process it runs. Costs a datagram
+ * only when a publisher sleeps, and nothing when nothing was enqueued since the last call.
+ * Forgetting it costs a little time only.
  */
 void outbox_wake(struct outbox *outbox);
+
+/**
+ * Take a row back inside the caller's open transaction, so that it is never sent. It must have a
+ * due time, or stand aside (refused, blocked, parked). Its idempotency key stays taken. Call
+ * outbox_wake() after COMMIT: younger rows of its key may be waiting for it.
+ *
+ * @return WB_OK: once the transaction is committed the row will never be sent (also when it was
+ *         cancelled before). WB_CONFLICT: too late, it is published or on its way, or it has no due
+ *         time. WB_BUSY: it cannot be told now; try again in a second. WB_NOT_FOUND, WB_MISUSE (no
+ *         transaction is open), WB_DISK_FULL, WB_IO.
+ */
+wb_err outbox_cancel(struct outbox *outbox, int64_t row_id, struct wb_why *why);
 
 /* ---- classes --------------------------------------------------------------------------------- */
 
@@ -121,6 +151,18 @@ struct outbox_class {
 /** The class of a row, by its subject; NULL when none of the patterns matches. */
 const struct outbox_class *outbox_class_of(const struct outbox_class *classes, size_t count,
                                            struct wb_str subject);
+
+/**
+ * From now on outbox_enqueue() keeps the limits of the classes; count 0: none. What is not yet
+ * published is everything behind the cursor that is least far, rows of other connections included.
+ * Rows that wait for their time or were set aside do not count. The look at the table is at most
+ * 5 ms or 256 events old; nobody is refused by an old one. Bytes are those of payloads and headers;
+ * of a backlog that is found at the first look only a part is counted, the rest is taken to be like
+ * it.
+ *
+ * @param classes  borrowed until outbox_detach().
+ */
+void outbox_use_classes(struct outbox *outbox, const struct outbox_class *classes, size_t count);
 
 /* ---- what the rows say, for status and listing ----------------------------------------------- */
 
