@@ -452,7 +452,9 @@ int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane)
         return lane->database_retry_mono_ns - now;
     until = earlier(until, mark_due_ns(lane));
     const struct outbox_publisher_due *first = outbox_publisher_schedule_first(&lane->schedule);
-    if (first != NULL && first->due_ms - outbox_publisher_wall_ms(lane) < TICK_NS / WB_MS)
+    if (first != NULL &&
+        first->id <= outbox_publisher_done_id(lane) && /* else an ack comes first */
+        first->due_ms - outbox_publisher_wall_ms(lane) < TICK_NS / WB_MS)
         until = earlier(until, now + (first->due_ms - outbox_publisher_wall_ms(lane)) * WB_MS);
     if (lane->exceptions.count > 0 && lane->exception_due_ms < INT64_MAX) {
         int64_t wait_ms = lane->exception_due_ms - outbox_publisher_wall_ms(lane);
