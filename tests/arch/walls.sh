@@ -31,7 +31,7 @@ home_of() {
     case $1 in
     nats/*) echo "event_bus_nats event_store_jetstream" ;;
     event2/*) echo "http sse console service" ;;
-    sqlite3.h) echo "db operator_log outbox inbox dead_letter outbox_publisher outbox_retention outbox_verify event_consumer event_store_sqlite cache session_store schema_registry service" ;;
+    sqlite3.h) echo "db operator_log outbox inbox dead_letter outbox_publisher outbox_retention outbox_replay outbox_verify event_consumer event_store_sqlite cache session_store schema_registry service" ;;
     esac
 }
 

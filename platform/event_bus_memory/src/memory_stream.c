@@ -364,7 +364,9 @@ wb_err event_bus_memory_stream_info(struct event_bus *base, const char *name,
                                                    .first_seq = stream->log.first_seq,
                                                    .last_seq = stream->log.last_seq,
                                                    .messages = stored_count(stream),
-                                                   .bytes = stream->bytes};
+                                                   .bytes = stream->bytes,
+                                                   .duplicate_window_ns =
+                                                       stream->options.duplicate_window_ns};
         memcpy(ret_info->name, stream->name, sizeof(stream->name));
         fill_subjects(stream, ret_info);
     } else if (err == WB_OK) {

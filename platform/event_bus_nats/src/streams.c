@@ -103,7 +103,8 @@ wb_err event_bus_nats_stream_info(struct event_bus *self, const char *stream,
         .first_seq = event_bus_nats_json_u64(answer, "state.first_seq"),
         .last_seq = event_bus_nats_json_u64(answer, "state.last_seq"),
         .messages = event_bus_nats_json_u64(answer, "state.messages"),
-        .bytes = event_bus_nats_json_u64(answer, "state.bytes")};
+        .bytes = event_bus_nats_json_u64(answer, "state.bytes"),
+        .duplicate_window_ns = (int64_t)event_bus_nats_json_u64(answer, "config.duplicate_window")};
     (void)snprintf(ret_info->name, sizeof(ret_info->name), "%s", stream);
     join_subjects(event_bus_nats_json_at(answer, "config.subjects"), ret_info->subjects,
                   sizeof(ret_info->subjects));

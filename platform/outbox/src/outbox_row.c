@@ -76,11 +76,14 @@ static void header_push(struct outbox_envelope *envelope, const char *name, stru
         (struct message_header){.name = wb_str(name), .value = value};
 }
 
+/* Of our names a row may have one: whom it repeats only the row can say. */
 static bool header_reserved(struct wb_str name)
 {
     const size_t len = sizeof(OUTBOX_HEADER_PREFIX) - 1;
 
-    return name.len >= len && wb_str_case_eq(wb_str_n(name.ptr, len), wb_str(OUTBOX_HEADER_PREFIX));
+    return name.len >= len &&
+           wb_str_case_eq(wb_str_n(name.ptr, len), wb_str(OUTBOX_HEADER_PREFIX)) &&
+           !wb_str_eq(name, wb_str(MESSAGE_HEADER_REPLAY_OF));
 }
 
 /* Copies the event's own headers; tells whether they hold a traceparent. */

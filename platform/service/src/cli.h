@@ -164,6 +164,7 @@ wb_err service_cli_dlq_import(struct cli *cli);
 wb_err service_cli_operator_log(struct cli *cli);
 wb_err service_cli_outbox_fence(struct cli *cli);
 wb_err service_cli_outbox_purge(struct cli *cli);
+wb_err service_cli_outbox_replay(struct cli *cli);
 wb_err service_cli_doctor(struct cli *cli);
 wb_err service_cli_config_show(struct cli *cli);
 wb_err service_cli_version(struct cli *cli);

@@ -109,7 +109,8 @@ struct event_bus_stream_info {
     uint64_t last_seq;
     uint64_t messages;
     uint64_t bytes;
-    char subjects[1024]; /* patterns, separated by blanks */
+    int64_t duplicate_window_ns; /* how long a message id is remembered */
+    char subjects[1024];         /* patterns, separated by blanks */
 };
 
 /** WB_NO_STREAM when there is none of that name. */

@@ -22,7 +22,8 @@ struct sqlite3_stmt;
 #define OUTBOX_SOURCE_SIZE     8   /* 64 random bits */
 #define OUTBOX_SOURCE_TEXT     17  /* their hex digits and a NUL */
 
-/* Reserved for us in the headers of an event: whose row it is must not be a matter of opinion. */
+/* Reserved for us in the headers of an event: whose row it is must not be a matter of opinion. Only
+ * MESSAGE_HEADER_REPLAY_OF may stand in a row: outbox_replay.h writes it. */
 #define OUTBOX_HEADER_PREFIX "waybill-"
 
 /*
