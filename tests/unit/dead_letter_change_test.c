@@ -204,6 +204,7 @@ static void discard_cancels_rows_and_deletes_letters(void **state)
                  "cancelled: discarded: customer is gone; it was parked for: refused after 10 "
                  "tries: code 10054");
     assert_value(f, "SELECT count(*) || min(id) || max(id) FROM dead_letter", "214");
+    assert_value(f, "SELECT letters FROM dead_letter_total", "2");
     assert_value(f, "SELECT reason FROM operator_log", "customer is gone");
     assert_value(f,
                  "SELECT count(*) FROM operator_log WHERE detail LIKE '%c2 billing orders.two k1"

@@ -219,6 +219,60 @@ static void inbox_park_beyond_the_limit_is_full_and_parks_again_when_there_is_ro
     assert_ok(db_commit(db, NULL));
 }
 
+static wb_err park_one(struct wb_why *why)
+{
+    assert_ok(db_begin(db, NULL));
+    wb_err err = inbox_park(inbox, &ours, &origin, "x", why);
+    if (err == WB_OK)
+        assert_ok(db_commit(db, NULL));
+    db_rollback(db);
+    return err;
+}
+
+static uint64_t letter_bytes(void)
+{
+    struct sqlite3_stmt *stmt = NULL;
+
+    assert_ok(db_prepare(db, "SELECT bytes FROM dead_letter_total", &stmt, NULL));
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+    uint64_t bytes = (uint64_t)sqlite3_column_int64(stmt, 0);
+    (void)sqlite3_finalize(stmt);
+    return bytes;
+}
+
+static void inbox_park_keeps_to_a_limit_of_bytes(void **state)
+{
+    struct wb_why why = {""};
+
+    (void)state;
+    inbox_letters_limit(inbox, 0, 1);
+    assert_ok(park_one(NULL)); /* larger than the limit alone, it has the table for itself */
+    assert_err(park_one(&why), WB_FULL);
+    assert_non_null(strstr(why.text, "max_bytes"));
+    const uint64_t one = letter_bytes();
+    assert_true(one > 0);
+    inbox_letters_limit(inbox, 0, 3 * one);
+    assert_ok(park_one(NULL));
+    assert_ok(db_exec(db, "UPDATE dead_letter SET payload = payload || 'x' WHERE id = 1", NULL));
+    assert_err(park_one(NULL), WB_FULL);
+    assert_ok(db_exec(db, "DELETE FROM dead_letter WHERE id = 1", NULL));
+    assert_int_equal(letter_bytes(), one);
+    assert_ok(park_one(NULL));
+    assert_ok(park_one(NULL));
+    assert_err(park_one(NULL), WB_FULL);
+}
+
+static void inbox_park_keeps_to_a_limit_of_letters(void **state)
+{
+    (void)state;
+    inbox_letters_limit(inbox, 2, 0);
+    assert_ok(park_one(NULL));
+    assert_ok(park_one(NULL));
+    assert_err(park_one(NULL), WB_FULL);
+    inbox_letters_limit(inbox, 3, 0);
+    assert_ok(park_one(NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +285,8 @@ int main(void)
         T(inbox_park_of_an_empty_event_without_failures_works),
         T(inbox_park_that_is_rolled_back_keeps_nothing),
         T(inbox_parked_counts_the_consumers_own),
+        T(inbox_park_keeps_to_a_limit_of_bytes),
+        T(inbox_park_keeps_to_a_limit_of_letters),
         T(inbox_park_beyond_the_limit_is_full_and_parks_again_when_there_is_room),
 #undef T
     };

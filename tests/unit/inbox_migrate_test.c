@@ -102,6 +102,10 @@ static void inbox_attach_to_old_tables_keeps_dead_letters_and_finds_their_identi
     assert_int_equal(query("SELECT count(*) FROM dead_letter WHERE id = 5 AND key = ''"
                            " AND source = '' AND row_id = 0"),
                      1);
+    assert_int_equal(query("SELECT letters FROM dead_letter_total"), 2);
+    assert_int_equal(query("SELECT bytes - (SELECT sum(length(CAST(headers AS BLOB)) +"
+                           " length(payload)) FROM dead_letter) FROM dead_letter_total"),
+                     0);
     assert_int_equal(query("SELECT sequence FROM inbox_position WHERE mark = 0"), 7);
     assert_int_equal(query("SELECT version FROM waybill_schema WHERE component = 'inbox'"), 2);
 }
@@ -126,7 +130,8 @@ static void inbox_attach_to_empty_old_tables_and_again_works(void **state)
     migrate();
     migrate();
     assert_int_equal(query("SELECT count(*) FROM dead_letter"), 0);
-    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dead_letter%'"), 4);
+    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE tbl_name LIKE 'dead_letter%'"),
+                     8);
 }
 
 int main(void)

@@ -19,7 +19,7 @@
  * Both kinds with the same columns. ?1 and ?2 bound the number, ?3 tells whether the payload is to
  * be read, ?4 is a consumer or empty.
  */
-/* clang-format off: the lines of a statement stay together */
+/* clang-format off */
 static const char publisher_sql[] =
     /* Rows behind one that is only in retry go on by themselves: no person is needed. */
     "WITH stopped(key) AS MATERIALIZED (SELECT o.key FROM main.outbox_exception e"

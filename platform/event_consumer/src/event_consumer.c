@@ -195,6 +195,8 @@ static wb_err setup(struct event_consumer *consumer, struct wb_why *why)
     if (err == WB_OK)
         err = inbox_attach(db_handle(consumer->db), o->name, &consumer->inbox, why);
     if (err == WB_OK)
+        inbox_letters_limit(consumer->inbox, o->max_letters, o->max_letter_bytes);
+    if (err == WB_OK)
         err = event_consumer_positions_open(&consumer->positions, o->bus, o->path, o->name, why);
     if (err == WB_OK)
         err = event_consumer_start_count(consumer, why);

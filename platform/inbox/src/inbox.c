@@ -102,6 +102,7 @@ wb_err inbox_attach(struct sqlite3 *handle, const char *consumer, struct inbox *
     if (inbox == NULL)
         return wb_fail(why, WB_NOMEM, "out of memory attaching the inbox of %s", consumer);
     inbox->handle = handle;
+    inbox_letters_limit(inbox, 0, 0);
     inbox->consumer = wb_str_dup(wb_str(consumer));
     wb_err err = inbox->consumer != NULL
                      ? inbox_schema_prepare(handle, why)

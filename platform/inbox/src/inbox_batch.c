@@ -19,7 +19,7 @@ wb_err inbox_batch_begin(struct inbox *inbox, struct wb_why *why)
     sqlite3_reset(stmt);
     if (err != WB_OK)
         return err;
-    inbox->batch = (struct inbox_batch){.open = true, .failures = failures, .letters = -1};
+    inbox->batch = (struct inbox_batch){.open = true, .failures = failures};
     return WB_OK;
 }
 
@@ -104,5 +104,5 @@ wb_err inbox_batch_end(struct inbox *inbox, struct wb_why *why)
 void inbox_batch_drop(struct inbox *inbox)
 {
     assert(inbox != NULL);
-    inbox->batch = (struct inbox_batch){.letters = -1};
+    inbox->batch = (struct inbox_batch){.open = false};
 }

@@ -63,7 +63,7 @@
     X(PARK, "INSERT INTO dead_letter(consumer, subject, headers, msg_id, stream, sequence,"        \
             " stored_at, reason, failures, parked_at, payload, key, source, row_id, fingerprint)"  \
             " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")           \
-    X(PARKED_ALL, "SELECT count(*) FROM dead_letter")                                              \
+    X(LETTER_TOTAL, "SELECT letters, bytes FROM dead_letter_total")                                \
     X(PARKED, "SELECT count(*) FROM dead_letter WHERE consumer = ?1")                              \
     X(KEY_PARKED,                                                                                  \
       "SELECT min(id) FROM dead_letter WHERE consumer = ?1 AND key = ?2 AND key <> ''")            \
@@ -133,7 +133,6 @@ struct inbox_batch {
     /* The event claimed last, which may still be taken back. */
     bool claimed, ours;
     int64_t row;
-    int64_t letters; /* dead letters of all consumers; -1: not counted yet */
 };
 
 /* Where the newest anchor of a stream stands; forgotten, it only costs one more. */
@@ -146,6 +145,7 @@ struct inbox {
     struct sqlite3 *handle; /* borrowed */
     char *consumer;
     struct sqlite3_stmt *statements[INBOX_STATEMENT_COUNT];
+    uint64_t letters_max, letter_bytes_max;
     struct wb_buf text;    /* of the identity at hand */
     struct wb_buf claimed; /* of the event claimed last in a batch */
     struct wb_buf accused; /* of the event that has ended processes; "": none */

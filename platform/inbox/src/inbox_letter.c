@@ -5,37 +5,34 @@
 
 #include <waybill/db.h>
 
-static const int64_t DEAD_LETTERS_MAX = 100000;
-
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static wb_err count(struct inbox *inbox, enum inbox_statement which, int64_t *ret_count,
-                    struct wb_why *why)
+void inbox_letters_limit(struct inbox *inbox, uint64_t letters, uint64_t bytes)
 {
-    struct sqlite3_stmt *stmt = inbox_use(inbox, which);
-    bool row = false;
-    wb_err err = inbox_first(inbox, stmt, &row, "count dead letters", why);
-
-    if (err == WB_OK)
-        *ret_count = row ? sqlite3_column_int64(stmt, 0) : 0;
-    sqlite3_reset(stmt);
-    return err;
+    assert(inbox != NULL);
+    inbox->letters_max = letters > 0 ? letters : INBOX_LETTERS_MAX;
+    inbox->letter_bytes_max = bytes > 0 ? bytes : INBOX_LETTER_BYTES_MAX;
 }
 
-/* In a batch they are counted once. */
-static wb_err require_room(struct inbox *inbox, struct wb_why *why)
+/* One that is larger than the limit alone finds room in an empty table, or it would never. */
+static wb_err require_room(struct inbox *inbox, size_t size, struct wb_why *why)
 {
-    struct inbox_batch *batch = &inbox->batch;
-    int64_t kept = batch->letters;
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_LETTER_TOTAL);
+    bool row = false;
+    wb_err err = inbox_first(inbox, stmt, &row, "see how full dead_letter is", why);
+    uint64_t letters = err == WB_OK && row ? (uint64_t)sqlite3_column_int64(stmt, 0) : 0;
+    uint64_t bytes = err == WB_OK && row ? (uint64_t)sqlite3_column_int64(stmt, 1) : 0;
 
-    wb_err err = batch->open && kept >= 0 ? WB_OK : count(inbox, INBOX_PARKED_ALL, &kept, why);
-    if (err == WB_OK && kept >= DEAD_LETTERS_MAX)
+    sqlite3_reset(stmt);
+    if (err == WB_OK && letters > 0 &&
+        (letters >= inbox->letters_max || bytes + size > inbox->letter_bytes_max))
         return wb_fail(why, WB_FULL,
-                       "cannot park an event of %s: the table dead_letter has %lld rows, the "
-                       "limit; find the common cause, then replay or delete them",
-                       inbox->consumer, (long long)kept);
-    if (err == WB_OK && batch->open)
-        batch->letters = kept + 1;
+                       "cannot park an event of %s: the table dead_letter has %llu rows and %llu "
+                       "bytes, the limits are %llu and %llu; find the common cause ('dlq groups'), "
+                       "then retry or discard them, or raise dead_letter.max_letters or max_bytes",
+                       inbox->consumer, (unsigned long long)letters, (unsigned long long)bytes,
+                       (unsigned long long)inbox->letters_max,
+                       (unsigned long long)inbox->letter_bytes_max);
     return err;
 }
 
@@ -60,13 +57,15 @@ wb_err inbox_letter_write(struct inbox *inbox, const struct message *msg,
 {
     char source[2 * INBOX_SOURCE_SIZE + 1] = "", fingerprint[WB_FINGERPRINT_TEXT];
     struct wb_buf headers = {0};
-    wb_err err = require_room(inbox, why);
 
-    if (err != WB_OK)
-        return err;
     message_headers_format(msg, &headers);
     if (headers.failed)
         return wb_fail(why, WB_NOMEM, "out of memory parking an event of %s", inbox->consumer);
+    wb_err err = require_room(inbox, headers.len + msg->payload.len, why);
+    if (err != WB_OK) {
+        wb_buf_free(&headers);
+        return err;
+    }
     if (identity->ours)
         wb_hex_encode(identity->source, INBOX_SOURCE_SIZE, source);
     wb_fingerprint(wb_str(reason), fingerprint);
@@ -96,13 +95,15 @@ wb_err inbox_set_aside(struct inbox *inbox, const struct message *msg,
 
 wb_err inbox_parked(struct inbox *inbox, uint64_t *ret_count, struct wb_why *why)
 {
-    int64_t parked = 0;
+    bool row = false;
 
     assert(inbox != NULL);
     assert(ret_count != NULL);
-    wb_err err = count(inbox, INBOX_PARKED, &parked, why);
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PARKED);
+    wb_err err = inbox_first(inbox, stmt, &row, "count dead letters", why);
     if (err == WB_OK)
-        *ret_count = (uint64_t)parked;
+        *ret_count = row ? (uint64_t)sqlite3_column_int64(stmt, 0) : 0;
+    sqlite3_reset(stmt);
     return err;
 }
 

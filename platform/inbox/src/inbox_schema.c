@@ -66,6 +66,11 @@ static const char schema_1[] =
 #define HAS(name) "instr(" LINES ", char(10) || '" name ": ') > 0"
 #define OURS      HAS("waybill-source") " AND " HAS("waybill-row")
 
+/* What a letter counts for. */
+#define BYTES(row) "length(CAST(" row "headers AS BLOB)) + length(CAST(" row "payload AS BLOB))"
+
+/* Macros between strings: the formatter would push each line to the right of the last. */
+/* clang-format off */
 static const char schema_2[] =
     /*
      * A hash of the message at that position and of when it was stored: after the stream has lost
@@ -115,68 +120,36 @@ static const char schema_2[] =
     " payload BLOB NOT NULL);"
     "INSERT INTO dead_letter(id, consumer, key, source, row_id, subject, headers, msg_id, stream,"
     " sequence, stored_at, reason, failures, parked_at, payload) SELECT id, consumer,"
-    " CASE WHEN " HAS("waybill-key") " THEN substr(" VALUE(
-        "waybill-key") ", 1,"
-                       "  instr(" VALUE(
-                           "waybill-key") ", char(10)) - 1) ELSE '' END,"
-                                          " CASE WHEN " OURS " THEN lower(substr(" VALUE(
-                                              "waybill-source") ", 1, 16)) ELSE '' END,"
-                                                                " CASE WHEN " OURS
-                                                                " THEN CAST(" VALUE(
-                                                                    "waybill-row") " AS INTEGER) "
-                                                                                   "ELSE 0 END,"
-                                                                                   " subject, "
-                                                                                   "headers, "
-                                                                                   "msg_id, "
-                                                                                   "stream, "
-                                                                                   "sequence, "
-                                                                                   "stored_at, "
-                                                                                   "reason, "
-                                                                                   "failures, "
-                                                                                   "parked_at, "
-                                                                                   "payload"
-                                                                                   " FROM "
-                                                                                   "dead_letter_1;"
-                                                                                   /* The numbers go
-                                                                                      on where they
-                                                                                      were, also
-                                                                                      when the table
-                                                                                      is empty. */
-                                                                                   "DELETE FROM "
-                                                                                   "sqlite_"
-                                                                                   "sequence WHERE "
-                                                                                   "name = "
-                                                                                   "'dead_letter';"
-                                                                                   "UPDATE "
-                                                                                   "sqlite_"
-                                                                                   "sequence SET "
-                                                                                   "name = "
-                                                                                   "'dead_letter' "
-                                                                                   "WHERE name = "
-                                                                                   "'dead_letter_1'"
-                                                                                   ";"
-                                                                                   "DROP TABLE "
-                                                                                   "dead_letter_1;"
-                                                                                   "CREATE INDEX "
-                                                                                   "dead_letter_"
-                                                                                   "consumer ON "
-                                                                                   "dead_letter("
-                                                                                   "consumer);"
-                                                                                   "CREATE INDEX "
-                                                                                   "dead_letter_"
-                                                                                   "retry ON "
-                                                                                   "dead_letter("
-                                                                                   "consumer, id, "
-                                                                                   "next_at) WHERE "
-                                                                                   "state = "
-                                                                                   "'retry';"
-                                                                                   "CREATE INDEX "
-                                                                                   "dead_letter_"
-                                                                                   "key ON "
-                                                                                   "dead_letter("
-                                                                                   "consumer, key) "
-                                                                                   "WHERE key <> "
-                                                                                   "'';";
+    " CASE WHEN " HAS("waybill-key") " THEN substr(" VALUE("waybill-key") ", 1,"
+    "  instr(" VALUE("waybill-key") ", char(10)) - 1) ELSE '' END,"
+    " CASE WHEN " OURS " THEN lower(substr(" VALUE("waybill-source") ", 1, 16)) ELSE '' END,"
+    " CASE WHEN " OURS " THEN CAST(" VALUE("waybill-row") " AS INTEGER) ELSE 0 END,"
+    " subject, headers, msg_id, stream, sequence, stored_at, reason, failures, parked_at, payload"
+    " FROM dead_letter_1;"
+
+    /* The numbers go on where they were, also when the table is empty. */
+    "DELETE FROM sqlite_sequence WHERE name = 'dead_letter';"
+    "UPDATE sqlite_sequence SET name = 'dead_letter' WHERE name = 'dead_letter_1';"
+    "DROP TABLE dead_letter_1;"
+    "CREATE INDEX dead_letter_event ON dead_letter(consumer, source, row_id);"
+    "CREATE INDEX dead_letter_retry ON dead_letter(consumer, id, next_at) WHERE state = 'retry';"
+    "CREATE INDEX dead_letter_key ON dead_letter(consumer, key) WHERE key <> '';"
+
+    /* How full dead_letter is, so that its limits cost no counting. */
+    "CREATE TABLE dead_letter_total("
+    " one INTEGER PRIMARY KEY CHECK(one = 1),"
+    " letters INTEGER NOT NULL,"
+    " bytes INTEGER NOT NULL);" /* of headers and payloads */
+    "INSERT INTO dead_letter_total(one, letters, bytes)"
+    " SELECT 1, count(*), ifnull(sum(" BYTES("") "), 0) FROM dead_letter;"
+    "CREATE TRIGGER dead_letter_comes AFTER INSERT ON dead_letter BEGIN"
+    " UPDATE dead_letter_total SET letters = letters + 1, bytes = bytes + " BYTES("NEW.") "; END;"
+    "CREATE TRIGGER dead_letter_goes AFTER DELETE ON dead_letter BEGIN"
+    " UPDATE dead_letter_total SET letters = letters - 1, bytes = bytes - (" BYTES("OLD.") ");"
+    " END;"
+    "CREATE TRIGGER dead_letter_changes AFTER UPDATE OF headers, payload ON dead_letter BEGIN"
+    " UPDATE dead_letter_total SET bytes = bytes + " BYTES("NEW.") " - (" BYTES("OLD.") "); END;";
+/* clang-format on */
 
 static const struct db_migration steps[] = {{.sql = schema_1}, {.sql = schema_2}};
 

@@ -82,6 +82,8 @@ static wb_err start_consumer(struct module_consumer *self, struct wb_why *why)
         .ctx = self,
         .sync = strcmp(config_str(service->config, "db.sync"), "normal") == 0 ? DB_SYNC_NORMAL
                                                                               : DB_SYNC_FULL,
+        .max_letters = (uint64_t)config_int(service->config, "dead_letter.max_letters"),
+        .max_letter_bytes = config_size(service->config, "dead_letter.max_bytes"),
         .observe = service->observe,
     };
     while (subscription->patterns[options.pattern_count] != NULL)

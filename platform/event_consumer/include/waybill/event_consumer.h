@@ -75,6 +75,8 @@ struct event_consumer_options {
     void *ctx;
     db_sync sync;
     uint32_t max_failures;        /* 0: 10 */
+    uint64_t max_letters;         /* dead letters in the file; 0: see inbox.h. At a limit the */
+    uint64_t max_letter_bytes;    /* consumer waits until there is room: nothing is dropped */
     int64_t backoff_min_ns;       /* 0: 50 ms; doubles with full jitter */
     int64_t backoff_max_ns;       /* 0: 10 s */
     const struct wb_clock *clock; /* NULL: the system's */

@@ -113,7 +113,8 @@ wb_err inbox_fail(struct inbox *inbox, const struct message *msg, const struct i
 
 /**
  * Inside the open transaction: keep the whole event as a dead letter with its reason. From then on
- * it counts as handled. WB_FULL when the table has 100 000 rows; WB_MISUSE: no transaction.
+ * it counts as handled. WB_FULL at a limit of the table: no letter goes to make room for another;
+ * WB_MISUSE: no transaction.
  */
 wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct inbox_origin *origin,
                   const char *reason, struct wb_why *why);
@@ -124,6 +125,12 @@ wb_err inbox_park(struct inbox *inbox, const struct message *msg, const struct i
  */
 wb_err inbox_set_aside(struct inbox *inbox, const struct message *msg,
                        const struct inbox_origin *origin, const char *reason, struct wb_why *why);
+
+#define INBOX_LETTERS_MAX      100000
+#define INBOX_LETTER_BYTES_MAX (UINT64_C(1) << 30) /* of headers and payloads */
+
+/** Limits of the table dead_letter, over all consumers of the file; 0: those above. */
+void inbox_letters_limit(struct inbox *inbox, uint64_t letters, uint64_t bytes);
 
 /** Dead letters kept for this consumer. */
 wb_err inbox_parked(struct inbox *inbox, uint64_t *ret_count, struct wb_why *why);
