@@ -227,8 +227,8 @@ static struct chance chance_draw(struct wb_rng *rng)
     };
 }
 
-/* How many of the changes reached a sector; `which` tells files and the length apart. */
-static size_t reached(const struct chance *chance, const struct crash_file *file, uint64_t which)
+/* How many of `count` changes reached a sector; `which` tells sectors and the length apart. */
+static size_t reached(const struct chance *chance, size_t count, uint64_t which)
 {
     const uint64_t seed[2] = {chance->salt, which};
     uint64_t hash = wb_hash(seed, sizeof(seed));
@@ -238,52 +238,64 @@ static size_t reached(const struct chance *chance, const struct crash_file *file
     case NOTHING:
         return 0;
     case EVERYTHING:
-        return file->count;
+        return count;
     case PREFIX:
-        return (size_t)(wb_hash(&chance->salt, sizeof(chance->salt)) % (file->count + 1));
+        return (size_t)(wb_hash(&chance->salt, sizeof(chance->salt)) % (count + 1));
     case EACH_SECTOR:
         break;
     }
     if (hash % 4 == 0)
         return 0;
-    return hash % 4 == 1 ? file->count : (size_t)((hash >> 8) % (file->count + 1));
+    return hash % 4 == 1 ? count : (size_t)((hash >> 8) % (count + 1));
 }
 
-static size_t length_left(const struct chance *chance, const struct crash_file *file,
-                          size_t *ret_most)
+/*
+ * A truncation happens or not, as a whole, and what was written behind one that did not happen did
+ * not either: its blocks were new ones. Returns how many changes may have happened at all.
+ */
+static size_t possible(const struct chance *chance, const struct crash_file *file)
 {
-    size_t done = reached(chance, file, UINT64_MAX);
-    size_t length = file->size, left = file->size;
+    size_t done = reached(chance, file->count, UINT64_MAX - 1);
 
-    *ret_most = file->size;
-    for (size_t i = 0; i < file->count; i++) {
+    for (; done < file->count; done++)
+        if (file->changes[done].data == NULL)
+            break;
+    return done;
+}
+
+static size_t longest(const struct crash_file *file, size_t count)
+{
+    size_t most = file->size;
+
+    for (size_t i = 0; i < count; i++)
+        most = end_of(&file->changes[i]) > most ? end_of(&file->changes[i]) : most;
+    return most;
+}
+
+static size_t length_left(const struct chance *chance, const struct crash_file *file, size_t count)
+{
+    size_t done = reached(chance, count, UINT64_MAX);
+    size_t length = file->size;
+
+    for (size_t i = 0; i < count; i++) {
         const struct change *change = &file->changes[i];
         if (change->data == NULL)
             length = (size_t)change->at;
-        else if (end_of(change) > length)
+        else if (i < done && end_of(change) > length)
             length = end_of(change);
-        *ret_most = length > *ret_most ? length : *ret_most;
-        left = i < done ? length : left;
     }
-    return left;
+    return length;
 }
 
-static void sectors_write(const struct chance *chance, const struct crash_file *file, size_t index,
-                          char *image, size_t room)
+static void sectors_write(const struct chance *chance, const struct change *change, size_t index,
+                          size_t count, char *image)
 {
-    const struct change *change = &file->changes[index];
-    size_t end = change->data != NULL ? end_of(change) : room;
-
-    for (size_t at = (size_t)change->at; at < end;) {
+    for (size_t at = (size_t)change->at; at < end_of(change);) {
         size_t sector = at / chance->sector;
         size_t next = (sector + 1) * chance->sector;
-        next = next < end ? next : end;
-        if (index < reached(chance, file, sector)) {
-            if (change->data != NULL)
-                memcpy(image + at, (char *)change->data + (at - (size_t)change->at), next - at);
-            else
-                memset(image + at, 0, next - at);
-        }
+        next = next < end_of(change) ? next : end_of(change);
+        if (index < reached(chance, count, sector))
+            memcpy(image + at, (char *)change->data + (at - (size_t)change->at), next - at);
         at = next;
     }
 }
@@ -292,8 +304,8 @@ static void sectors_write(const struct chance *chance, const struct crash_file *
 static void file_cut(struct crash_file *file, struct wb_rng *rng)
 {
     struct chance chance = chance_draw(rng);
-    size_t room;
-    size_t left = length_left(&chance, file, &room);
+    size_t count = possible(&chance, file);
+    size_t room = longest(file, count);
     char *image = calloc(1, room + 1);
 
     fault_must(image != NULL, "crash disk: no memory");
@@ -301,12 +313,15 @@ static void file_cut(struct crash_file *file, struct wb_rng *rng)
         image[i] = (char)wb_rng_next(rng);
     if (file->size > 0)
         memcpy(image, file->synced, file->size);
-    for (size_t i = 0; i < file->count; i++)
-        sectors_write(&chance, file, i, image, room);
+    for (size_t i = 0; i < count; i++)
+        if (file->changes[i].data != NULL)
+            sectors_write(&chance, &file->changes[i], i, count, image);
+        else if ((size_t)file->changes[i].at < room)
+            memset(image + file->changes[i].at, 0, room - (size_t)file->changes[i].at);
+    file->size = length_left(&chance, file, count);
     changes_clear(file);
     free(file->synced);
     file->synced = image;
-    file->size = left;
     file->room = room + 1;
 }
 

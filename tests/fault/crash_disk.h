@@ -3,8 +3,9 @@
  *
  * For each file it keeps what was synced, and every write and truncation since. At a cut the synced
  * part survives; of the rest each sector survives, vanishes, or is left at any state in between, on
- * its own, and so does the length. A file that was created or removed is found so after a cut only
- * if its directory was synced meanwhile; otherwise chance decides.
+ * its own, and so does the length; a truncation happens as a whole or not at all. A file that was
+ * created or removed is found so after a cut only if its directory was synced meanwhile; otherwise
+ * chance decides.
  *
  * It only listens: the real files are written beside it, and at a cut replaced by the survivors.
  * One thread.

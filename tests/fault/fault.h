@@ -72,6 +72,8 @@ wb_err fault_consumer_try(const struct fault_paths *paths, struct event_bus *bus
 struct event_consumer *fault_consumer_start(const struct fault_paths *paths, struct event_bus *bus,
                                             const struct wb_clock *clock);
 void fault_declare(struct event_bus *bus);
+/* 0: the usual duplicate window. */
+void fault_declare_window(struct event_bus *bus, int64_t duplicate_window_ns);
 
 /* ---- fault_gather.c -------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "fault_io.h"
+#include "fault_network.h"
 #include "fault_power.h"
 
 const char *const fault_points[] = {
@@ -56,6 +57,7 @@ static const struct part {
     {"io", "runs with an operation on SQLite's files that fails", 400, UINT64_MAX, fault_io},
     {"alloc", "runs with an allocation that fails", 400, UINT64_MAX, fault_alloc},
     {"memory", "crashes at named points in one process", 200, 10000, run_memory},
+    {"network", "troubles between product and nats-server", 9, 2000, fault_network},
     {"kill", "SIGKILLs of processes around a nats-server", 200, 10000, run_kill},
 };
 

@@ -56,12 +56,6 @@ static void write_and_pump(struct fault_world *world, bool poison)
     pump(world);
 }
 
-static void checkpoint(struct fault_world *world, int mode)
-{
-    if (world->checkpoints != NULL)
-        (void)sqlite3_wal_checkpoint_v2(db_handle(world->checkpoints), "main", mode, NULL, NULL);
-}
-
 static void stop_in_order(struct fault_world *world)
 {
     outbox_publisher_stop(world->publisher);
@@ -74,12 +68,12 @@ static void everything(struct fault_world *world)
     world->writing.sync = DB_SYNC_FULL;
     write_and_pump(world, false);
     write_and_pump(world, true);
-    checkpoint(world, SQLITE_CHECKPOINT_PASSIVE);
+    fault_world_checkpoint(world, SQLITE_CHECKPOINT_PASSIVE);
     write_and_pump(world, false);
     stop_in_order(world);
     world->writing.sync = DB_SYNC_NORMAL;
     write_and_pump(world, false);
-    checkpoint(world, SQLITE_CHECKPOINT_TRUNCATE);
+    fault_world_checkpoint(world, SQLITE_CHECKPOINT_TRUNCATE);
     write_and_pump(world, false);
     fault_world_close(world);
     write_and_pump(world, false);

@@ -220,9 +220,16 @@ wb_err fault_writer_transact(struct fault_writer *writer, bool poison, struct wb
 
 void fault_declare(struct event_bus *bus)
 {
+    fault_declare_window(bus, 0);
+}
+
+void fault_declare_window(struct event_bus *bus, int64_t duplicate_window_ns)
+{
     static const char *const subjects[] = {"fault.>"};
-    const struct event_bus_stream_options options = {
-        .name = FAULT_STREAM, .subjects = subjects, .subject_count = 1};
+    const struct event_bus_stream_options options = {.name = FAULT_STREAM,
+                                                     .subjects = subjects,
+                                                     .subject_count = 1,
+                                                     .duplicate_window_ns = duplicate_window_ns};
     struct wb_why why = {""};
 
     fault_must(event_bus_declare_stream(bus, &options, EVENT_BUS_CREATE, &why) == WB_OK, "%s",

@@ -67,8 +67,10 @@ wb_err fault_world_open(struct fault_world *self, struct wb_why *why)
         err = fault_publisher_try(&self->paths, self->bus, clock, &self->publisher, why);
     if (err == WB_OK && self->consumer == NULL)
         err = fault_consumer_try(&self->paths, self->bus, clock, &self->consumer, why);
-    if (err == WB_OK && self->checkpoints == NULL)
-        err = db_open(self->paths.producer, &options, &self->checkpoints, why);
+    for (int i = 0; i < 2; i++)
+        if (err == WB_OK && self->checkpoints[i] == NULL)
+            err = db_open(i == 0 ? self->paths.producer : self->paths.consumer, &options,
+                          &self->checkpoints[i], why);
     return err;
 }
 
@@ -77,21 +79,28 @@ void fault_world_close(struct fault_world *self)
     fault_writer_close(self->writer);
     outbox_publisher_abandon(self->publisher);
     event_consumer_stop(self->consumer);
-    db_close(self->checkpoints);
+    db_close(self->checkpoints[0]);
+    db_close(self->checkpoints[1]);
     self->writer = NULL;
     self->publisher = NULL;
     self->consumer = NULL;
-    self->checkpoints = NULL;
+    self->checkpoints[0] = self->checkpoints[1] = NULL;
 }
 
-static void checkpoint(struct fault_world *self)
+void fault_world_checkpoint(struct fault_world *self, int mode)
+{
+    for (int i = 0; i < 2; i++)
+        if (self->checkpoints[i] != NULL)
+            (void)sqlite3_wal_checkpoint_v2(db_handle(self->checkpoints[i]), "main", mode, NULL,
+                                            NULL);
+}
+
+static void checkpoint_somehow(struct fault_world *self)
 {
     static const int modes[] = {SQLITE_CHECKPOINT_PASSIVE, SQLITE_CHECKPOINT_PASSIVE,
                                 SQLITE_CHECKPOINT_RESTART, SQLITE_CHECKPOINT_TRUNCATE};
-    int mode = modes[wb_rng_below(&self->rng, sizeof(modes) / sizeof(modes[0]))];
 
-    if (self->checkpoints != NULL)
-        (void)sqlite3_wal_checkpoint_v2(db_handle(self->checkpoints), "main", mode, NULL, NULL);
+    fault_world_checkpoint(self, modes[wb_rng_below(&self->rng, sizeof(modes) / sizeof(modes[0]))]);
 }
 
 /* One part ends in good order and will be opened again; where it is the last, its log goes. */
@@ -130,7 +139,7 @@ void fault_world_step(struct fault_world *self, bool writing)
 
     switch (wb_rng_below(&self->rng, 64)) {
     case 0:
-        checkpoint(self);
+        checkpoint_somehow(self);
         return;
     case 1:
         if (wb_rng_below(&self->rng, 4) == 0)

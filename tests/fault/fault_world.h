@@ -18,7 +18,7 @@ struct fault_world {
     struct fault_writer *writer; /* each NULL while it is not open */
     struct outbox_publisher *publisher;
     struct event_consumer *consumer;
-    struct db *checkpoints;
+    struct db *checkpoints[2]; /* the producer's file, the consumer's */
 };
 
 /** Empty files on a disk of memory if there is one, an empty stream. */
@@ -30,6 +30,9 @@ void fault_world_end(struct fault_world *self, bool keep_files);
 wb_err fault_world_open(struct fault_world *self, struct wb_why *why);
 /** Close all: the publisher as a crash would. */
 void fault_world_close(struct fault_world *self);
+
+/** Of both files, by the connections made for it. */
+void fault_world_checkpoint(struct fault_world *self, int mode);
 
 /** One step of what is open, by chance; failures of the database are part of life. */
 void fault_world_step(struct fault_world *self, bool writing);
