@@ -72,6 +72,18 @@ is 'the newest stays' "$(sqlite3 o.db 'SELECT group_concat(id) FROM outbox')" 8
 is 'audit rows are archived' "$(sqlite3 o.db-archive \
     "SELECT payload FROM outbox_archive WHERE subject = 'audit.first'")" '{"n":1}'
 
+# ---- limits of what waits ------------------------------------------------------------------------------
+printf '[class.few]\nsubjects = "few.>"\nmax_pending_rows = 2\n' >few.conf
+for _ in 1 2; do
+    run outbox add few.x '{}' --db few.db --config few.conf
+    exits 0
+done
+run outbox add few.x '{}' --db few.db --config few.conf
+[ "$status" -ne 0 ] || flunk 'a third event is taken'
+complains 'few'
+run outbox add other.x '{}' --db few.db --config few.conf
+exits 0
+
 # ---- refusals --------------------------------------------------------------------------------------------
 run outbox purge
 exits 2

@@ -42,6 +42,7 @@ static const struct module_command *find(const struct module *module, const char
 static wb_err run(struct cli *cli, const struct module *module,
                   const struct module_command *command, int argc, char **argv)
 {
+    struct service_classes *classes = NULL;
     struct service_scope *scope;
     char path[512];
     wb_err err = service_cli_load_config(cli);
@@ -56,12 +57,16 @@ static wb_err run(struct cli *cli, const struct module *module,
                        "the module '%s' has no database at %s; name the service's data directory "
                        "with --data, or start the service once",
                        module->name, path);
-    err = service_scope_open(cli->config, module, &scope, &cli->why);
+    err = service_classes_read(cli->config, &classes, &cli->why);
     if (err != WB_OK)
         return err;
-    err = command->run(service_scope_of(scope), argc, (const char *const *)argv, cli->json,
-                       &cli->out, &cli->why);
-    service_scope_close(scope);
+    err = service_scope_open(cli->config, module, classes, &scope, &cli->why);
+    if (err == WB_OK) {
+        err = command->run(service_scope_of(scope), argc, (const char *const *)argv, cli->json,
+                           &cli->out, &cli->why);
+        service_scope_close(scope);
+    }
+    service_classes_free(classes);
     return err;
 }
 

@@ -10,6 +10,7 @@
 #include "cli_message.h"
 #include "cli_outbox.h"
 #include "cli_print.h"
+#include "service_classes.h"
 #include "service_json.h"
 
 wb_err service_cli_outbox_open(struct cli *cli, const struct db_options *options,
@@ -24,8 +25,8 @@ wb_err service_cli_outbox_open(struct cli *cli, const struct db_options *options
 
 /* ---- add ------------------------------------------------------------------------------------- */
 
-static wb_err enqueue(struct cli *cli, struct db *db, const struct cli_message *input,
-                      struct outbox_receipt *ret_receipt)
+static wb_err enqueue(struct cli *cli, struct db *db, const struct service_classes *classes,
+                      const struct cli_message *input, struct outbox_receipt *ret_receipt)
 {
     const struct outbox_event event = {
         .subject = wb_str(cli->operands[0]),
@@ -40,6 +41,7 @@ static wb_err enqueue(struct cli *cli, struct db *db, const struct cli_message *
 
     if (err != WB_OK)
         return err;
+    service_classes_use(classes, outbox);
     err = db_begin(db, &cli->why);
     if (err == WB_OK) {
         err = outbox_enqueue(outbox, &event, ret_receipt, &cli->why);
@@ -77,20 +79,24 @@ wb_err service_cli_outbox_add(struct cli *cli)
                                              ? DB_SYNC_NORMAL
                                              : DB_SYNC_FULL};
     struct cli_message input = {.header_count = 0};
+    struct service_classes *classes = NULL;
     struct outbox_receipt receipt;
     struct db *db = NULL;
     /* Before the file is made: a refused event leaves nothing behind. */
     wb_err err = subject_check(wb_str(cli->operands[0]), &cli->why);
 
     if (err == WB_OK)
+        err = service_classes_read(cli->config, &classes, &cli->why);
+    if (err == WB_OK)
         err = service_cli_message_read(cli, cli->operands[1], &input);
     if (err == WB_OK)
         err = service_cli_outbox_open(cli, &options, &db);
     if (err == WB_OK)
-        err = enqueue(cli, db, &input, &receipt);
+        err = enqueue(cli, db, classes, &input, &receipt);
     if (err == WB_OK)
         print_receipt(cli, &receipt);
     db_close(db);
+    service_classes_free(classes);
     service_cli_message_free(&input);
     return err;
 }

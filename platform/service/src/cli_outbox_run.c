@@ -16,6 +16,7 @@
 #include <waybill/subject.h>
 
 #include "cli_outbox.h"
+#include "service_classes.h"
 
 #define STREAMS_MAX 16
 #define SCAN_PAGE   1000
@@ -27,6 +28,7 @@
 struct run {
     struct cli *cli;
     struct db *db;
+    struct service_classes *classes;
     struct event_bus *bus;
     struct db_checkpointer *checkpointer;
     struct outbox_publisher *publisher; /* NULL: not started */
@@ -171,16 +173,17 @@ static void stop_publisher(struct run *run)
 static wb_err keep_publisher(struct run *run)
 {
     const char *names[STREAMS_MAX];
-    const struct outbox_publisher_options options = {.path = db_path(run->db),
-                                                     .bus = run->bus,
-                                                     .streams = names,
-                                                     .stream_count = run->stream_count};
+    struct outbox_publisher_options options = {.path = db_path(run->db),
+                                               .bus = run->bus,
+                                               .streams = names,
+                                               .stream_count = run->stream_count};
 
     if (run->stream_count == 0 ||
         (run->publisher != NULL && run->publisher_streams == run->stream_count))
         return WB_OK;
     for (size_t i = 0; i < run->stream_count; i++)
         names[i] = run->streams[i].name;
+    options.classes = service_classes_list(run->classes, &options.class_count);
     stop_publisher(run);
     run->publisher_streams = run->stream_count;
     return outbox_publisher_start(&options, &run->publisher, &run->cli->why);
@@ -342,8 +345,10 @@ static wb_err open_all(struct run *run, bool once)
     const struct db_options options = {.must_exist = true, .sync = DB_SYNC_NORMAL};
     struct outbox_status status;
     struct wb_why *why = &run->cli->why;
-    wb_err err = service_cli_outbox_open(run->cli, &options, &run->db);
+    wb_err err = service_classes_read(run->cli->config, &run->classes, why);
 
+    if (err == WB_OK)
+        err = service_cli_outbox_open(run->cli, &options, &run->db);
     if (err == WB_OK)
         err = outbox_status(db_handle(run->db), &status, why); /* WB_NOT_FOUND: no outbox */
     for (size_t i = 0; err == WB_OK && i < status.stream_count; i++)
@@ -361,6 +366,7 @@ static void close_all(struct run *run)
     event_bus_destroy(run->bus);
     db_checkpointer_stop(run->checkpointer);
     db_close(run->db);
+    service_classes_free(run->classes);
 }
 
 wb_err service_cli_outbox_run(struct cli *cli)

@@ -223,3 +223,9 @@ const struct outbox_class *service_classes_list(const struct service_classes *cl
     *ret_count = classes->count;
     return classes->list;
 }
+
+void service_classes_use(const struct service_classes *classes, struct outbox *outbox)
+{
+    if (classes != NULL)
+        outbox_use_classes(outbox, classes->list, classes->count);
+}

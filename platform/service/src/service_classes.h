@@ -24,4 +24,7 @@ void service_classes_free(struct service_classes *classes);
 const struct outbox_class *service_classes_list(const struct service_classes *classes,
                                                 size_t *ret_count);
 
+/** Have an outbox keep their limits; NULL does nothing. They must outlive it. */
+void service_classes_use(const struct service_classes *classes, struct outbox *outbox);
+
 #endif /* SERVICE_CLASSES_H */

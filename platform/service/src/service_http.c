@@ -175,8 +175,8 @@ static wb_err open_scopes(struct service_http *self, struct wb_why *why)
     if (self->scopes == NULL)
         return WB_NOMEM;
     for (size_t i = 0; i < service->module_count; i++) {
-        wb_err err =
-            service_scope_open(service->config, service->modules[i], &self->scopes[i], why);
+        wb_err err = service_scope_open(service->config, service->modules[i], service->classes,
+                                        &self->scopes[i], why);
         if (err != WB_OK)
             return err;
     }

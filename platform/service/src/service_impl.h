@@ -31,8 +31,10 @@ bool service_module_ready(struct service_module *self, struct wb_buf *out);
 
 /* A connection with all that module code runs with; made and used on one thread at a time. */
 struct service_scope;
+/* classes: for what the module writes, and must outlive the scope; NULL: none. */
 wb_err service_scope_open(const struct config *config, const struct module *module,
-                          struct service_scope **ret_scope, struct wb_why *why);
+                          const struct service_classes *classes, struct service_scope **ret_scope,
+                          struct wb_why *why);
 void service_scope_close(struct service_scope *self);
 struct module_scope *service_scope_of(struct service_scope *self);
 /* DATA/NAME.db */

@@ -37,9 +37,11 @@ static wb_err consumer_open(void *ctx, struct db *db, void **ret_scope, struct w
                                         .clock = wb_clock_system(),
                                         .db = db};
     wb_err err = outbox_attach(db_handle(db), &self->scope.outbox, why);
-    if (err == WB_OK)
-        *ret_scope = &self->scope;
-    return err;
+    if (err != WB_OK)
+        return err;
+    service_classes_use(service->classes, self->scope.outbox);
+    *ret_scope = &self->scope;
+    return WB_OK;
 }
 
 static void consumer_close(void *ctx, void *scope)
@@ -120,12 +122,13 @@ static wb_err start_publisher(struct service_module *self, struct wb_why *why)
 {
     if (self->module->stream == NULL)
         return WB_OK;
-    const struct outbox_publisher_options options = {.path = self->path,
-                                                     .bus = self->service->bus,
-                                                     .streams = &self->module->stream,
-                                                     .stream_count = 1,
-                                                     .name = self->module->name,
-                                                     .observe = self->service->observe};
+    struct outbox_publisher_options options = {.path = self->path,
+                                               .bus = self->service->bus,
+                                               .streams = &self->module->stream,
+                                               .stream_count = 1,
+                                               .name = self->module->name,
+                                               .observe = self->service->observe};
+    options.classes = service_classes_list(self->service->classes, &options.class_count);
     return outbox_publisher_start(&options, &self->publisher, why);
 }
 
@@ -136,7 +139,7 @@ static wb_err prepare_database(struct service_module *self, struct wb_why *why)
     wb_err err = service_db_path(self->service->config, self->module, self->path, why);
 
     if (err == WB_OK)
-        err = service_scope_open(self->service->config, self->module, &scope, why);
+        err = service_scope_open(self->service->config, self->module, NULL, &scope, why);
     if (err != WB_OK)
         return err;
     err = db_checkpointer_start(self->path, self->service->observe, &self->checkpointer, why);

@@ -22,7 +22,8 @@ wb_err service_db_path(const struct config *config, const struct module *module,
 }
 
 wb_err service_scope_open(const struct config *config, const struct module *module,
-                          struct service_scope **ret_scope, struct wb_why *why)
+                          const struct service_classes *classes, struct service_scope **ret_scope,
+                          struct wb_why *why)
 {
     char path[512];
     struct db_options options = {.sync = strcmp(config_str(config, "db.sync"), "normal") == 0
@@ -46,6 +47,7 @@ wb_err service_scope_open(const struct config *config, const struct module *modu
         service_scope_close(self);
         return err;
     }
+    service_classes_use(classes, self->scope.outbox);
     *ret_scope = self;
     return WB_OK;
 }
