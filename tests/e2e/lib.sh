@@ -135,6 +135,32 @@ start_nats() {
     [ -n "$url" ] || die "nats-server wrote no port into $ports"
 }
 
+# js VERB BODY: one request to the stream's API, over a connection of its own; prints the answer.
+js() {
+    local line length
+    exec 3<>"/dev/tcp/127.0.0.1/${url##*:}"
+    # shellcheck disable=SC2016 # the dollar is of a subject
+    printf 'CONNECT {"verbose":false}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.%s answer %d\r\n%s\r\n' \
+        "$1" "${#2}" "$2" >&3
+    while IFS= read -r -t 5 line <&3; do
+        [[ $line == MSG* ]] || continue
+        length=${line##* }
+        IFS= read -r -t 5 -N "${length%$'\r'}" line <&3
+        printf '%s\n' "$line"
+        break
+    done
+    exec 3>&-
+}
+
+lose() { # STREAM SEQUENCE...
+    local stream=$1 sequence
+    shift
+    for sequence in "$@"; do
+        [[ $(js "MSG.DELETE.$stream" "{\"seq\":$sequence}") == *'"success":true'* ]] ||
+            die "cannot delete $sequence of $stream"
+    done
+}
+
 # start NAME ARGS...: the program in the background, its output in files NAME.out and NAME.err;
 # sets started. Signals reach it: bash lets background jobs of scripts ignore SIGINT.
 start() {

@@ -3,32 +3,6 @@
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-# js VERB BODY: one request to the stream's API, over a connection of its own; prints the answer.
-js() {
-    local line length
-    exec 3<>"/dev/tcp/127.0.0.1/${url##*:}"
-    # shellcheck disable=SC2016 # the dollar is of a subject
-    printf 'CONNECT {"verbose":false}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.%s answer %d\r\n%s\r\n' \
-        "$1" "${#2}" "$2" >&3
-    while IFS= read -r -t 5 line <&3; do
-        [[ $line == MSG* ]] || continue
-        length=${line##* }
-        IFS= read -r -t 5 -N "${length%$'\r'}" line <&3
-        printf '%s\n' "$line"
-        break
-    done
-    exec 3>&-
-}
-
-lose() { # STREAM SEQUENCE...
-    local stream=$1 sequence
-    shift
-    for sequence in "$@"; do
-        [[ $(js "MSG.DELETE.$stream" "{\"seq\":$sequence}") == *'"success":true'* ]] ||
-            die "cannot delete $sequence of $stream"
-    done
-}
-
 start_nats main
 cat >waybill.conf <<END
 bus = "nats"

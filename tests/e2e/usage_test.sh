@@ -27,7 +27,7 @@ for command in serve 'outbox add' 'outbox run' doctor 'config show' demo 'audit 
     says "  $command "
 done
 for command in serve pub sub match 'outbox add' 'outbox status' 'outbox ls' 'outbox show' 'outbox run' \
-    'outbox verify' 'outbox retry' 'dlq ls' 'dlq groups' 'dlq show' 'dlq retry' 'dlq edit' \
+    'outbox verify' 'outbox repair' 'outbox incidents' 'outbox orphans' 'outbox retry' 'dlq ls' 'dlq groups' 'dlq show' 'dlq retry' 'dlq edit' \
     'dlq discard' 'dlq export' 'dlq import' 'operator log' 'inbox ls' 'inbox show' 'inbox forget' \
     doctor 'config show' version demo 'audit verify'; do
     # shellcheck disable=SC2086 # noun and verb are two words

@@ -149,6 +149,10 @@ static wb_err lanes_make(struct outbox_publisher *self,
                                                   &self->lanes[i], why);
         if (err != WB_OK)
             return err;
+        atomic_store(&self->lanes[i]->repair_wanted,
+                     options->repair != NULL &&
+                         (strcmp(options->repair, "*") == 0 ||
+                          strcmp(options->repair, options->streams[i]) == 0));
         self->reports[i].done_id = -1;
         self->lane_count = i + 1;
     }

@@ -217,6 +217,10 @@ static bool stream_check(struct outbox_publisher_lane *lane,
                                       "a repair was begun and has not ended: it is done again");
         return false;
     }
+    if (atomic_exchange(&lane->repair_wanted, false)) {
+        outbox_publisher_repair_begin(lane, "hole", info, "it is compared whole, as was asked for");
+        return false;
+    }
     lane->stream_seen = true;
     return lane->duplicate_row == 0 || outbox_publisher_duplicate_resolve(lane);
 }

@@ -369,7 +369,7 @@ static wb_err conclude_inside(struct outbox_publisher_ledger *self, const char *
     }
     if (err == WB_OK && it->source_from_id > 0)
         err = source_conclude(self, it->source_from_id, why);
-    return err == WB_OK ? incident_add(self, stream, it, why) : err;
+    return err == WB_OK && it->kind != NULL ? incident_add(self, stream, it, why) : err;
 }
 
 wb_err outbox_publisher_ledger_conclude(struct outbox_publisher_ledger *ledger, const char *stream,

@@ -113,7 +113,8 @@ struct outbox_publisher_conclusion {
     int64_t source_from_id; /* a new source begins here; 0: none */
     /* the incident */
     int64_t at_ms;
-    const char *kind, *detail;
+    const char *kind; /* NULL: there was none */
+    const char *detail;
     uint64_t first_seq, last_seq, rows, gone;
 };
 

@@ -8,9 +8,13 @@
 void outbox_publisher_plan_fill(struct outbox_publisher_lane *lane,
                                 const struct outbox_publisher_conclusion *conclusion)
 {
-    struct outbox_publisher_plan *plan = lane->plan->plan;
+    struct outbox_publisher_planning *planning = lane->plan;
+    struct outbox_publisher_plan *plan = planning->plan;
     const struct outbox_publisher_survey *survey = lane->survey;
 
+    planning->done = true;
+    if (conclusion->kind == NULL) /* nothing was amiss */
+        return;
     plan->needed = true;
     (void)snprintf(plan->kind, sizeof(plan->kind), "%s", conclusion->kind);
     (void)snprintf(plan->detail, sizeof(plan->detail), "%s", conclusion->detail);
@@ -51,12 +55,12 @@ static bool looks(const struct outbox_publisher_lane *lane)
 /* Until it is found that nothing is missing, or all that is. */
 static wb_err look(struct outbox_publisher_lane *lane, struct wb_why *why)
 {
-    const struct outbox_publisher_plan *plan = lane->plan->plan;
+    const struct outbox_publisher_planning *planning = lane->plan;
 
     lane->state = OUTBOX_PUBLISHER_CHECK;
-    while (!plan->needed && looks(lane) && lane->database_retry_mono_ns == 0)
+    while (!planning->done && looks(lane) && lane->database_retry_mono_ns == 0)
         (void)outbox_publisher_lane_step(lane);
-    if (plan->needed || lane->state == OUTBOX_PUBLISHER_DRAIN)
+    if (planning->done || lane->state == OUTBOX_PUBLISHER_DRAIN)
         return WB_OK;
     return wb_fail(why, looks(lane) ? WB_BUSY : WB_UNREACHABLE, "%s", lane->problem);
 }
@@ -88,6 +92,7 @@ wb_err outbox_publisher_plan(const struct outbox_publisher_options *options, con
         plan.stream_last = info.last_seq;
         routes_learn(publisher);
         lane->plan = &planning;
+        atomic_store(&lane->repair_wanted, true);
         err = look(lane, why);
     }
     outbox_publisher_free(publisher);

@@ -103,7 +103,8 @@ struct outbox_publisher_planning {
     struct outbox_publisher_plan *plan;
     outbox_publisher_plan_visit visit; /* NULL: nobody */
     void *ctx;
-    bool enough;
+    bool enough; /* no further rows */
+    bool done;
 };
 
 /* Everything without a note belongs to the thread that steps the lane. */
@@ -158,6 +159,7 @@ struct outbox_publisher_lane {
     /* REPAIR, RESTORE */
     struct outbox_publisher_survey *survey; /* owned; NULL: none */
     struct outbox_publisher_planning *plan; /* NULL: it acts */
+    atomic_bool repair_wanted;              /* compare it whole at the next check */
     bool stream_seen;                       /* this object has found the stream as it should be */
     unsigned repairs_in_a_row;
     int64_t resend_id; /* rows of the straight path up to here were in the stream once */

@@ -59,6 +59,7 @@ void outbox_publisher_repair_begin(struct outbox_publisher_lane *lane, const cha
         outbox_publisher_lane_ours(lane, why.text);
         return;
     }
+    atomic_store(&lane->repair_wanted, false);
     lane->duplicate_row = 0; /* what is at that sequence now, is found with the rest */
     outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_REPAIR, text);
 }
@@ -123,6 +124,16 @@ static void detail_tell(const struct outbox_publisher_lane *lane,
         conclusion->source_from_id > 0 ? ", the rows that follow have a new source" : "");
 }
 
+/* Somebody who asks for a comparison may find nothing lost. */
+static void kind_tell(const struct outbox_publisher_survey *survey,
+                      struct outbox_publisher_conclusion *it)
+{
+    if (strcmp(survey->kind, "hole") != 0 || survey->again + it->gone > 0)
+        return;
+    it->kind = survey->orphan_low > 0 ? "restored" : NULL;
+    it->rows = survey->orphans;
+}
+
 static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publisher_lane *lane)
 {
     const struct outbox_publisher_survey *survey = lane->survey;
@@ -132,7 +143,6 @@ static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publ
                    .last_msg_id_len = survey->last_msg_id_len,
                    .stream_created = survey->created,
                    .holder = lane->cursor.holder},
-        .verify_anew = survey->whole,
         .made_anew = survey->made_anew,
         .stream_first = survey->first,
         .source_from_id = outbox_publisher_restore_source(lane),
@@ -144,6 +154,8 @@ static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publ
 
     memcpy(it.cursor.last_msg_id, survey->last_msg_id, survey->last_msg_id_len);
     range_tell(lane, &it);
+    kind_tell(survey, &it);
+    it.verify_anew = survey->whole && it.kind != NULL;
     return it;
 }
 
@@ -153,9 +165,10 @@ static void concluded(struct outbox_publisher_lane *lane,
     struct outbox_publisher_survey *survey = lane->survey;
     struct outbox_publisher *publisher = lane->publisher;
 
-    wb_log(WB_LOG_WARN, "outbox_publisher", "outbox=%s stream=%s %s: %s", publisher->name,
-           lane->stream, it->kind, it->detail);
-    if (survey->whole) {
+    wb_log(it->kind != NULL ? WB_LOG_WARN : WB_LOG_INFO, "outbox_publisher",
+           "outbox=%s stream=%s %s: %s", publisher->name, lane->stream,
+           it->kind != NULL ? it->kind : "complete", it->detail);
+    if (survey->whole && it->kind != NULL) {
         lane->resend_id = larger(lane->resend_id, lane->cursor.last_id);
         lane->again_all = false;
         lane->repairs++;

@@ -302,7 +302,8 @@ uint64_t outbox_publisher_survey_lost_room(const struct outbox_publisher_lane *l
 
     if (survey->made_anew)
         return lane->cursor.last_seq;
-    uint64_t places = end + 1 > survey->first ? end + 1 - survey->first : 0;
+    uint64_t first = survey->first > 0 ? survey->first : 1; /* 0: it never held a message */
+    uint64_t places = end + 1 > first ? end + 1 - first : 0;
     return places > survey->own ? places - survey->own : 0;
 }
 

@@ -80,6 +80,23 @@ static const struct cli_option outbox_verify_options[] = {
     {"from-seq", 0, "N", "look at the stream from this sequence on", NULL},
     {0},
 };
+static const struct cli_option outbox_repair_options[] = {
+    DB,
+    {"stream", 0, "NAME", "only this stream; default: all that were published to", NULL},
+    {"plan", 0, NULL, "say what would be done, and change nothing", NULL},
+    {0},
+};
+static const struct cli_option outbox_incidents_options[] = {
+    DB,
+    {"after", 0, "ID", "only incidents behind this one", NULL},
+    {"limit", 0, "N", "at most N; default: 100", NULL},
+    {0},
+};
+static const struct cli_option outbox_orphans_options[] = {
+    DB,
+    {"limit", 0, "N", "at most N; default: 100", NULL},
+    {0},
+};
 
 /* How letters are chosen, and what protects from choosing too many. */
 #define CONSUMER                                                                                   \
@@ -255,6 +272,25 @@ const struct cli_command service_cli_commands[] = {
      .options = outbox_verify_options,
      .configured = true,
      .run = service_cli_outbox_verify},
+    {.noun = "outbox",
+     .verb = "repair",
+     .usage = "--db FILE [--stream NAME] [--plan]",
+     .help = "Send again what a stream has lost; exit 8 when some of it cannot come back",
+     .options = outbox_repair_options,
+     .configured = true,
+     .run = service_cli_outbox_repair},
+    {.noun = "outbox",
+     .verb = "incidents",
+     .usage = "--db FILE",
+     .help = "What streams have lost, and times the database went back, with what was done",
+     .options = outbox_incidents_options,
+     .run = service_cli_outbox_incidents},
+    {.noun = "outbox",
+     .verb = "orphans",
+     .usage = "--db FILE",
+     .help = "Events that are out although a restored database has undone them",
+     .options = outbox_orphans_options,
+     .run = service_cli_outbox_orphans},
     {.noun = "outbox",
      .verb = "retry",
      .usage = "ID...|--where FILTER --db FILE",

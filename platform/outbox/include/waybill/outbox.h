@@ -231,6 +231,45 @@ wb_err outbox_list(struct sqlite3 *handle, const struct outbox_filter *filter, o
 wb_err outbox_show(struct sqlite3 *handle, struct wb_str id, outbox_visit visit, void *ctx,
                    struct wb_why *why);
 
+/* ---- what went wrong with a stream or with the database -------------------------------------- */
+
+/* Something the publisher found, and mended as far as it could. The newest 10 000 are kept. */
+struct outbox_incident {
+    int64_t id;
+    int64_t at_wall_ns;
+    struct wb_str stream;
+    struct wb_str kind; /* "rolled-back", "made-anew", "overwritten", "hole", "resumed": the bus has
+                           lost events; "restored": the database has gone back in time */
+    uint64_t first_seq, last_seq; /* the sequences concerned, as far as known */
+    uint64_t rows;                /* sent again; when restored: orphans found */
+    uint64_t gone;                /* at most so many events cannot come back: no longer kept */
+    struct wb_str detail;
+};
+
+/** Return false to stop. Views are valid during the call. */
+typedef bool (*outbox_incident_visit)(void *ctx, const struct outbox_incident *incident);
+
+/** Incidents with a greater id than after_id, by rising id, at most limit (0: 1000). */
+wb_err outbox_incidents(struct sqlite3 *handle, int64_t after_id, size_t limit,
+                        outbox_incident_visit visit, void *ctx, struct wb_why *why);
+
+/* An event that is out although its transaction is undone, since the database went back in time. */
+struct outbox_orphan {
+    struct wb_str stream;
+    uint64_t sequence;
+    struct wb_str source; /* 16 hex digits */
+    int64_t row_id;       /* as it was numbered then; another row may have the number now */
+    struct wb_str msg_id, subject;
+    int64_t stored_wall_ns, noticed_wall_ns;
+};
+
+/** Return false to stop. Views are valid during the call. */
+typedef bool (*outbox_orphan_visit)(void *ctx, const struct outbox_orphan *orphan);
+
+/** Orphans by stream and sequence, at most limit (0: 1000). At most 100 000 are kept. */
+wb_err outbox_orphans(struct sqlite3 *handle, size_t limit, outbox_orphan_visit visit, void *ctx,
+                      struct wb_why *why);
+
 #ifdef __cplusplus
 }
 #endif

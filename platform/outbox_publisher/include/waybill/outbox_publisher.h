@@ -67,6 +67,8 @@ struct outbox_publisher_options {
     const struct wb_clock *clock; /* NULL: the system's */
     const struct outbox_class *classes; /* borrowed until stop; their policy counts here */
     size_t class_count;
+    const char *repair; /* compare this stream, "*": every one, whole at the first look, also if its
+                           end is as expected: finds holes. NULL: only when something is amiss */
     bool manual;
     uint64_t seed;           /* of jitter */
     struct observe *observe; /* NULL: none */
@@ -155,8 +157,8 @@ struct outbox_publisher_plan {
 typedef bool (*outbox_publisher_plan_visit)(void *ctx, int64_t row_id, bool late);
 
 /**
- * Look whether the stream holds what it should, and say what a publisher would do about it. Takes
- * no role and changes nothing; a publisher may run meanwhile.
+ * Read the stream whole, see whether it holds what it should, and say what a publisher started with
+ * `repair` would do about it. Takes no role and changes nothing; a publisher may run meanwhile.
  *
  * @param options  as for a start; streams must hold `stream`.
  * @param visit    may be NULL.

@@ -1,0 +1,106 @@
+/* What went wrong, for those who look afterwards. Reads only. */
+#include <sqlite3.h>
+
+#include "waybill/outbox_impl.h"
+
+#include <waybill/db.h>
+
+#define LIST_LIMIT 1000
+
+static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(stmt, column);
+
+    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
+}
+
+static uint64_t column_u64(struct sqlite3_stmt *stmt, int column)
+{
+    return (uint64_t)sqlite3_column_int64(stmt, column);
+}
+
+static wb_err prepare(struct sqlite3 *handle, const char *sql, struct sqlite3_stmt **ret_stmt,
+                      struct wb_why *why)
+{
+    wb_err err = outbox_schema_require(handle, why);
+
+    if (err != WB_OK)
+        return err;
+    int rc = sqlite3_prepare_v2(handle, sql, -1, ret_stmt, NULL);
+    return rc == SQLITE_OK ? WB_OK : db_error(handle, rc, "read the incidents", why);
+}
+
+static int64_t limit_of(size_t limit)
+{
+    return (int64_t)(limit > 0 ? limit : LIST_LIMIT);
+}
+
+static wb_err end(struct sqlite3 *handle, struct sqlite3_stmt *stmt, int rc, struct wb_why *why)
+{
+    wb_err err = WB_OK;
+
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+        err = db_error(handle, rc, "read the incidents", why);
+    (void)sqlite3_finalize(stmt);
+    return err;
+}
+
+wb_err outbox_incidents(struct sqlite3 *handle, int64_t after_id, size_t limit,
+                        outbox_incident_visit visit, void *ctx, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt;
+    bool go_on = true;
+    int rc = SQLITE_DONE;
+    wb_err err = prepare(handle,
+                         "SELECT id, at, stream, kind, first_seq, last_seq, rows, gone, detail"
+                         " FROM main.outbox_incident WHERE id > ?1 ORDER BY id LIMIT ?2",
+                         &stmt, why);
+
+    if (err != WB_OK)
+        return err;
+    (void)sqlite3_bind_int64(stmt, 1, after_id);
+    (void)sqlite3_bind_int64(stmt, 2, limit_of(limit));
+    while (go_on && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const struct outbox_incident incident = {.id = sqlite3_column_int64(stmt, 0),
+                                                 .at_wall_ns =
+                                                     sqlite3_column_int64(stmt, 1) * WB_MS,
+                                                 .stream = column_str(stmt, 2),
+                                                 .kind = column_str(stmt, 3),
+                                                 .first_seq = column_u64(stmt, 4),
+                                                 .last_seq = column_u64(stmt, 5),
+                                                 .rows = column_u64(stmt, 6),
+                                                 .gone = column_u64(stmt, 7),
+                                                 .detail = column_str(stmt, 8)};
+        go_on = visit(ctx, &incident);
+    }
+    return end(handle, stmt, rc, why);
+}
+
+wb_err outbox_orphans(struct sqlite3 *handle, size_t limit, outbox_orphan_visit visit, void *ctx,
+                      struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt;
+    bool go_on = true;
+    int rc = SQLITE_DONE;
+    wb_err err = prepare(handle,
+                         "SELECT stream, sequence, source, row_id, msg_id, subject, stored_at,"
+                         " noticed_at FROM main.outbox_orphan ORDER BY stream, sequence LIMIT ?1",
+                         &stmt, why);
+
+    if (err != WB_OK)
+        return err;
+    (void)sqlite3_bind_int64(stmt, 1, limit_of(limit));
+    while (go_on && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const struct outbox_orphan orphan = {
+            .stream = column_str(stmt, 0),
+            .sequence = column_u64(stmt, 1),
+            .source = column_str(stmt, 2),
+            .row_id = sqlite3_column_int64(stmt, 3),
+            .msg_id = column_str(stmt, 4),
+            .subject = column_str(stmt, 5),
+            .stored_wall_ns = sqlite3_column_int64(stmt, 6) * WB_MS,
+            .noticed_wall_ns = sqlite3_column_int64(stmt, 7) * WB_MS};
+        go_on = visit(ctx, &orphan);
+    }
+    return end(handle, stmt, rc, why);
+}
