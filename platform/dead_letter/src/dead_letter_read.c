@@ -29,25 +29,20 @@ static const char publisher_sql[] =
     " (SELECT lower(hex(s.source)) FROM main.outbox_source s WHERE s.from_id <= e.id"
     "  ORDER BY s.from_id DESC LIMIT 1),"
     " e.id, 0, e.attempts, o.created, o.created, ifnull(e.next_at, 0), e.error, '',"
-    " x.id IS NOT NULL, " SIZE(
-        "ifnull(x.payload, o.payload)") ","
-                                        " CASE WHEN ?3 THEN ifnull(x.payload, o.payload) END"
-                                        " FROM main.outbox_exception e JOIN main.outbox o ON o.id "
-                                        "= e.id"
-                                        " LEFT JOIN main.outbox_edit x ON x.id = e.id"
-                                        " WHERE e.id > ?1 AND e.id <= ?2 AND ?4 = '' AND (e.state "
-                                        "= 'parked'"
-                                        "  OR (e.state = 'blocked' AND o.key IN (SELECT key FROM "
-                                        "stopped)))"
-                                        " ORDER BY e.id";
+    " x.id IS NOT NULL, " SIZE("ifnull(x.payload, o.payload)") ","
+    " CASE WHEN ?3 THEN ifnull(x.payload, o.payload) END"
+    " FROM main.outbox_exception e JOIN main.outbox o ON o.id = e.id"
+    " LEFT JOIN main.outbox_edit x ON x.id = e.id"
+    " WHERE e.id > ?1 AND e.id <= ?2 AND ?4 = '' AND (e.state = 'parked'"
+    "  OR (e.state = 'blocked' AND o.key IN (SELECT key FROM stopped)))"
+    " ORDER BY e.id";
 
 static const char consumer_sql[] =
     "SELECT d.id, d.state, d.consumer, d.stream, d.subject, d.key, d.headers, d.msg_id, d.source,"
     " d.row_id, d.sequence, d.failures, d.stored_at, d.parked_at, ifnull(d.next_at, 0), d.reason,"
     " d.fingerprint, 0, " SIZE("d.payload") ", CASE WHEN ?3 THEN d.payload END"
-                                            " FROM main.dead_letter d WHERE d.id > ?1 AND d.id <= "
-                                            "?2 AND (?4 = '' OR d.consumer = ?4)"
-                                            " ORDER BY d.id";
+    " FROM main.dead_letter d WHERE d.id > ?1 AND d.id <= ?2 AND (?4 = '' OR d.consumer = ?4)"
+    " ORDER BY d.id";
 /* clang-format on */
 
 /* ---- tables ---------------------------------------------------------------------------------- */
