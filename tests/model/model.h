@@ -32,6 +32,7 @@ struct model_scope {
     unsigned breaks;     /* of a connection */
     unsigned fences;     /* by an operator who thinks that a publisher hangs */
     unsigned losses;     /* by the broker: the end of the stream, or all of it */
+    unsigned restores;   /* of the database, from a backup of any earlier moment */
     uint64_t max_worlds; /* give up beyond; 0: never */
     bool unchained;      /* a broker that ignores the expected sequence: must be found out */
 };
@@ -78,7 +79,9 @@ typedef enum model_kind {
     MODEL_PASS_TIME, /* until one of some publishers (n: bits) has something to do, and lets it;
                         the others are stopped */
     MODEL_FENCE,
-    MODEL_LOSE /* all behind sequence n */
+    MODEL_LOSE, /* all behind sequence n */
+    MODEL_BACK_UP,
+    MODEL_RESTORE /* all publishers die, and the database is what it was at the backup */
 } model_kind;
 
 struct model_action {
@@ -88,12 +91,13 @@ struct model_action {
 
 struct model_world {
     const struct model_scope *scope;
-    char dir[256], path[300], template_path[300];
+    char dir[256], path[300], template_path[300], backup_path[300];
     struct db *db;
     struct event_bus *broker;
     struct model_wire *wires[MODEL_PUBLISHERS];
     struct outbox_publisher *publishers[MODEL_PUBLISHERS]; /* NULL: dead */
-    unsigned enqueued, crashes, breaks, fences, losses;
+    unsigned enqueued, crashes, breaks, fences, losses, restores;
+    bool backed_up;
 };
 
 void model_world_open(struct model_world *world, const struct model_scope *scope);

@@ -8,7 +8,8 @@ static const char *const tables_sql =
     "SELECT 'c', last_id, last_seq, hex(last_msg_id), stream_created, starts, holder"
     " FROM outbox_cursor"
     " UNION ALL SELECT 'e', id, state, attempts, next_at, '', '' FROM outbox_exception"
-    " UNION ALL SELECT 's', from_id, '', '', '', '', '' FROM outbox_source";
+    " UNION ALL SELECT 's', from_id, '', '', '', '', '' FROM outbox_source"
+    " UNION ALL SELECT 'o', id, hex(msg_id), '', '', '', '' FROM outbox";
 
 /* ---- the hash -------------------------------------------------------------------------------- */
 
@@ -80,6 +81,9 @@ static void add_lane(const struct outbox_publisher_lane *lane, struct wb_buf *ou
     wb_buf_printf(out, "%lld,%d,%zu,%lld;", (long long)lane->again_row,
                   atomic_load(&lane->bus_changed), outbox_publisher_flight_count(lane->flight),
                   (long long)outbox_publisher_flight_oldest(lane->flight));
+    wb_buf_printf(out, "%d,%d,%d,%lld,%u,%d,%d;", lane->may_send, lane->lost_left,
+                  lane->exceptions_stale, (long long)lane->resend_id, lane->again_count,
+                  lane->again_all, lane->survey != NULL);
     for (size_t i = lane->batch.next; i < lane->batch.count; i++)
         wb_buf_printf(out, "b%lld", (long long)lane->batch.items[i].row.id);
     add_exceptions(lane, out);
@@ -91,6 +95,7 @@ uint64_t model_look_hash(struct model_world *world)
 
     wb_buf_printf(&out, "%u,%u,%u,%u,%u", world->enqueued, world->crashes, world->breaks,
                   world->fences, world->losses);
+    wb_buf_printf(&out, ",%u,%d", world->restores, world->backed_up);
     add_tables(world, &out);
     add_stream(world, &out);
     for (unsigned i = 0; i < world->scope->publishers; i++) {
@@ -112,38 +117,63 @@ struct counted {
     unsigned newest[2];               /* of each key */
 };
 
+/* Which event it is says its identity: after a restore two events may have the same row number. */
+static unsigned event_of(const struct message *msg)
+{
+    uint8_t id[WB_ID_SIZE] = {0};
+
+    if (msg->msg_id.len < WB_ID_TEXT - 1 ||
+        !wb_hex_decode(wb_str_n(msg->msg_id.ptr, WB_ID_TEXT - 1), id, WB_ID_SIZE))
+        return 0;
+    return id[WB_ID_SIZE - 1];
+}
+
 static bool count_one(struct counted *counted, const struct message *msg, struct wb_buf *out)
 {
-    uint64_t id = 0;
-    char expected[WB_ID_TEXT];
+    unsigned event = event_of(msg);
 
-    if (!wb_str_to_u64(message_header(msg, MESSAGE_HEADER_ROW), &id) || id < 1 ||
-        id > MODEL_EVENTS) {
-        wb_buf_printf(out, "a message of row %llu, which nobody wrote", (unsigned long long)id);
+    if (event < 1 || event > MODEL_EVENTS) {
+        wb_buf_printf(out, "a message of event %u, which nobody wrote", event);
         return false;
     }
-    (void)snprintf(expected, sizeof(expected), "%032x", (unsigned)id);
-    if (msg->msg_id.len < WB_ID_TEXT - 1 ||
-        memcmp(msg->msg_id.ptr, expected, WB_ID_TEXT - 1) != 0) {
-        wb_buf_printf(out, "row %llu stands under the identity of another", (unsigned long long)id);
+    if (++counted->times[event] > 1) {
+        wb_buf_printf(out, "event %u stands twice", event);
         return false;
     }
-    if (++counted->times[id] > 1) {
-        wb_buf_printf(out, "row %llu stands twice", (unsigned long long)id);
+    if (event < counted->newest[event % 2]) {
+        wb_buf_printf(out, "event %u stands behind event %u of its key", event,
+                      counted->newest[event % 2]);
         return false;
     }
-    if (id < counted->newest[id % 2]) {
-        wb_buf_printf(out, "row %llu stands behind row %u of its key", (unsigned long long)id,
-                      counted->newest[id % 2]);
-        return false;
-    }
-    counted->newest[id % 2] = (unsigned)id;
+    counted->newest[event % 2] = event;
     return true;
+}
+
+/* Two messages may not call themselves the same row of the same source: a consumer would take the
+ * second for handled. */
+static bool names_differ(struct wb_buf *names, const struct message *msg, struct wb_buf *out)
+{
+    struct wb_buf name = {0};
+
+    wb_buf_str(&name, "<");
+    wb_buf_add(&name, message_header(msg, MESSAGE_HEADER_SOURCE).ptr,
+               message_header(msg, MESSAGE_HEADER_SOURCE).len);
+    wb_buf_str(&name, "/");
+    wb_buf_add(&name, message_header(msg, MESSAGE_HEADER_ROW).ptr,
+               message_header(msg, MESSAGE_HEADER_ROW).len);
+    wb_buf_str(&name, ">");
+    bool differ = names->len == 0 || strstr(names->ptr, name.ptr) == NULL;
+    wb_buf_str(names, name.ptr);
+    if (!differ)
+        wb_buf_printf(out, "two messages are named %s", name.ptr);
+    wb_buf_free(&name);
+    return differ;
 }
 
 static bool count_stream(struct model_world *world, struct counted *counted, struct wb_buf *out)
 {
     struct event_bus_stream_info info;
+    struct wb_buf names = {0};
     bool right = true;
 
     assert_ok(event_bus_stream_info(world->broker, "A", &info, NULL));
@@ -151,9 +181,11 @@ static bool count_stream(struct model_world *world, struct counted *counted, str
         struct event_bus_delivery *delivery;
         if (event_bus_get(world->broker, "A", seq, &delivery, NULL) != WB_OK)
             continue;
-        right = count_one(counted, &delivery->message, out);
+        right = count_one(counted, &delivery->message, out) &&
+                names_differ(&names, &delivery->message, out);
         event_bus_release(delivery);
     }
+    wb_buf_free(&names);
     return right;
 }
 
@@ -175,24 +207,32 @@ static int64_t query(struct model_world *world, const char *sql)
     return value;
 }
 
+static bool all_stored(struct model_world *world, const struct counted *counted, struct wb_buf *out)
+{
+    for (unsigned event = 1; event <= world->enqueued; event++) {
+        char sql[100];
+        (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM outbox WHERE msg_id = x'%032x'",
+                       event);
+        if (counted->times[event] == 0 && query(world, sql) > 0) {
+            wb_buf_printf(out, "event %u never arrives", event);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool model_look_unfinished(struct model_world *world, struct wb_buf *out)
 {
     struct counted counted = {.newest = {0}};
 
-    if (!count_stream(world, &counted, out))
+    if (!count_stream(world, &counted, out) || !all_stored(world, &counted, out))
         return true;
-    for (unsigned id = 1; id <= world->enqueued; id++) {
-        if (counted.times[id] == 0) {
-            wb_buf_printf(out, "row %u never arrives", id);
-            return true;
-        }
-    }
     if (query(world, "SELECT count(*) FROM outbox_exception") > 0) {
         wb_buf_str(out, "all is stored, but exceptions are left");
         return true;
     }
     int64_t last_id = query(world, "SELECT ifnull(max(last_id), 0) FROM outbox_cursor");
-    if (last_id != world->enqueued) {
+    if (last_id != query(world, "SELECT ifnull(max(id), 0) FROM outbox")) {
         wb_buf_printf(out, "all is stored, but the cursor stands at row %lld", (long long)last_id);
         return true;
     }

@@ -6,23 +6,21 @@
 
 static int usage(void)
 {
-    (void)fprintf(stderr,
-                  "usage: model [--events 1-4] [--publishers 1-2] [--crashes N]"
-                  " [--breaks N] [--fences N] [--losses N] [--max-worlds N] [--unchained]\n");
+    (void)fprintf(
+        stderr,
+        "usage: model [--events 1-4] [--publishers 1-2] [--crashes N]"
+        " [--breaks N] [--fences N] [--losses N] [--restores N] [--max-worlds N] [--unchained]\n");
     return 2;
 }
 
 static bool options_read(int argc, char **argv, struct model_scope *scope)
 {
-    static const struct option options[] = {{"events", required_argument, NULL, 'e'},
-                                            {"publishers", required_argument, NULL, 'p'},
-                                            {"crashes", required_argument, NULL, 'c'},
-                                            {"breaks", required_argument, NULL, 'b'},
-                                            {"fences", required_argument, NULL, 'f'},
-                                            {"losses", required_argument, NULL, 'l'},
-                                            {"max-worlds", required_argument, NULL, 'm'},
-                                            {"unchained", no_argument, NULL, 'u'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"events", required_argument, NULL, 'e'},     {"publishers", required_argument, NULL, 'p'},
+        {"crashes", required_argument, NULL, 'c'},    {"breaks", required_argument, NULL, 'b'},
+        {"fences", required_argument, NULL, 'f'},     {"losses", required_argument, NULL, 'l'},
+        {"max-worlds", required_argument, NULL, 'm'}, {"restores", required_argument, NULL, 'r'},
+        {"unchained", no_argument, NULL, 'u'},        {NULL, 0, NULL, 0}};
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -52,6 +50,9 @@ static bool options_read(int argc, char **argv, struct model_scope *scope)
         case 'l':
             scope->losses = (unsigned)value;
             break;
+        case 'r':
+            scope->restores = (unsigned)value;
+            break;
         default:
             scope->max_worlds = value;
             break;
@@ -73,14 +74,14 @@ int main(int argc, char **argv)
     model_explore(&scope, &result);
     int64_t took = wb_mono_ns(wb_clock_system()) - begin;
     bool wrong = result.violation.len > 0;
-    (void)printf(
-        "events %u, publishers %u, crashes %u, breaks %u, fences %u, losses %u%s: %llu worlds, "
-        "%llu replays, %.1f s, %s: %s",
-        scope.events, scope.publishers, scope.crashes, scope.breaks, scope.fences, scope.losses,
-        scope.unchained ? ", unchained broker" : "", (unsigned long long)result.worlds,
-        (unsigned long long)result.replays, (double)took / 1e9,
-        result.complete ? "complete" : "NOT complete",
-        wrong ? result.violation.ptr : "no violation\n");
+    (void)printf("events %u, publishers %u, crashes %u, breaks %u, fences %u, losses %u, restores "
+                 "%u%s: %llu worlds, "
+                 "%llu replays, %.1f s, %s: %s",
+                 scope.events, scope.publishers, scope.crashes, scope.breaks, scope.fences,
+                 scope.losses, scope.restores, scope.unchained ? ", unchained broker" : "",
+                 (unsigned long long)result.worlds, (unsigned long long)result.replays,
+                 (double)took / 1e9, result.complete ? "complete" : "NOT complete",
+                 wrong ? result.violation.ptr : "no violation\n");
     wb_buf_free(&result.violation);
     return wrong != scope.unchained ? 1 : 0;
 }

@@ -66,6 +66,12 @@ static void template_make(struct model_world *world)
     db_close(db);
 }
 
+static void db_begin_from(struct model_world *world, const char *path)
+{
+    file_copy(path, world->path);
+    assert_ok(db_open(world->path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &world->db, NULL));
+}
+
 static void begin(struct model_world *world)
 {
     const char *pattern = "a.>";
@@ -75,8 +81,7 @@ static void begin(struct model_world *world)
                                                      .subject_count = 1,
                                                      .duplicate_window_ns = 100 * WB_MS};
 
-    file_copy(world->template_path, world->path);
-    assert_ok(db_open(world->path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &world->db, NULL));
+    db_begin_from(world, world->template_path);
     assert_ok(event_bus_memory_create(
         &(struct event_bus_memory_options){
             .manual = true, .seed = 1, .start_wall_ns = 1700000000 * WB_SEC},
@@ -85,13 +90,24 @@ static void begin(struct model_world *world)
     for (unsigned i = 0; i < world->scope->publishers; i++)
         world->wires[i] = model_wire_create(world->broker, world->scope->unchained);
     world->enqueued = world->crashes = world->breaks = world->fences = world->losses = 0;
+    world->restores = 0;
+    world->backed_up = false;
 }
 
-static void end(struct model_world *world)
+static void files_remove(const struct model_world *world)
 {
     static const char *const suffixes[] = {"", "-wal", "-shm", "-queue", "-A-publisher", "-wake"};
     char path[320];
 
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        (void)snprintf(path, sizeof(path), "%s%s", world->path, suffixes[i]);
+        (void)unlink(path);
+    }
+    (void)unlink(world->backup_path);
+}
+
+static void end(struct model_world *world)
+{
     for (unsigned i = 0; i < MODEL_PUBLISHERS; i++) {
         outbox_publisher_abandon(world->publishers[i]);
         world->publishers[i] = NULL;
@@ -103,10 +119,7 @@ static void end(struct model_world *world)
     world->broker = NULL;
     db_close(world->db);
     world->db = NULL;
-    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-        (void)snprintf(path, sizeof(path), "%s%s", world->path, suffixes[i]);
-        (void)unlink(path);
-    }
+    files_remove(world);
 }
 
 void model_world_open(struct model_world *world, const struct model_scope *scope)
@@ -115,6 +128,7 @@ void model_world_open(struct model_world *world, const struct model_scope *scope
     test_dir_make(world->dir);
     (void)snprintf(world->path, sizeof(world->path), "%s/m.db", world->dir);
     (void)snprintf(world->template_path, sizeof(world->template_path), "%s/t.db", world->dir);
+    (void)snprintf(world->backup_path, sizeof(world->backup_path), "%s/b.db", world->dir);
     template_make(world);
     wb_crash_hook(crash_hook);
     begin(world);
@@ -216,6 +230,31 @@ static bool lose(struct model_world *world, unsigned keep_last)
     return true;
 }
 
+static bool back_up(struct model_world *world)
+{
+    char sql[400];
+
+    (void)unlink(world->backup_path);
+    (void)snprintf(sql, sizeof(sql), "VACUUM INTO '%s'", world->backup_path);
+    assert_ok(db_exec(world->db, sql, NULL));
+    world->backed_up = true;
+    return true;
+}
+
+static bool restore(struct model_world *world)
+{
+    for (unsigned i = 0; i < MODEL_PUBLISHERS; i++) {
+        outbox_publisher_abandon(world->publishers[i]);
+        world->publishers[i] = NULL;
+        if (world->wires[i] != NULL)
+            model_wire_break(world->wires[i]);
+    }
+    db_close(world->db);
+    db_begin_from(world, world->backup_path);
+    world->restores++;
+    return true;
+}
+
 bool model_world_apply(struct model_world *world, struct model_action action)
 {
     switch (action.kind) {
@@ -244,6 +283,10 @@ bool model_world_apply(struct model_world *world, struct model_action action)
         return fence(world);
     case MODEL_LOSE:
         return lose(world, action.n);
+    case MODEL_BACK_UP:
+        return back_up(world);
+    case MODEL_RESTORE:
+        return restore(world);
     }
     return false;
 }
@@ -297,6 +340,8 @@ size_t model_world_actions(const struct model_world *world, struct model_action 
         add(&choices, MODEL_PASS_TIME, 0, which);
     if (world->fences < world->scope->fences)
         add(&choices, MODEL_FENCE, 0, 0);
+    if (world->restores < world->scope->restores)
+        add(&choices, world->backed_up ? MODEL_RESTORE : MODEL_BACK_UP, 0, 0);
     assert_ok(event_bus_stream_info(world->broker, stream_name, &info, NULL));
     if (world->losses < world->scope->losses)
         for (unsigned n = 0; n < info.last_seq; n++)
