@@ -99,6 +99,8 @@ static void status_counts_rows_by_what_became_of_them(void **state)
     assert_int_equal(status.waiting, 1);
     assert_int_equal(status.parked, 1);
     assert_int_equal(status.expired, 1);
+    assert_int_equal(status.cancelled, 0);
+    assert_true(status.counts_exact);
     assert_int_equal(status.last_id, 9);
     assert_int_equal(status.oldest_wall_ns, 7 * WB_SEC);
     assert_int_equal(strlen(status.source), 16);
@@ -107,6 +109,30 @@ static void status_counts_rows_by_what_became_of_them(void **state)
     assert_int_equal(status.streams[0].last_id, 7);
     assert_int_equal(status.streams[0].last_seq, 11);
     assert_int_equal(status.streams[0].holder, 2);
+}
+
+static void status_of_many_rows_is_bounded_and_says_so(void **state)
+{
+    struct fixture *f = *state;
+    struct outbox_status status;
+
+    fill(f);
+    assert_ok(db_exec(f->db,
+                      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <"
+                      " 5000) INSERT INTO outbox(subject, created) SELECT 'a.b', 9000 FROM n;"
+                      "INSERT INTO outbox_exception(id, state, next_at) SELECT id, 'waiting', 1"
+                      " FROM outbox WHERE id > 2009 AND id <= 3509;"
+                      "INSERT INTO outbox_exception(id, state) SELECT id, 'cancelled'"
+                      " FROM outbox WHERE id > 3509 AND id <= 3511",
+                      NULL));
+    assert_ok(outbox_status(db_handle(f->db), &status, NULL));
+    assert_int_equal(status.rows, 5009);
+    assert_int_equal(status.pending, 5002); /* beyond row 7, those that wait included */
+    assert_false(status.pending_exact);
+    assert_int_equal(status.waiting, OUTBOX_STATUS_COUNT);
+    assert_int_equal(status.cancelled, 2);
+    assert_false(status.counts_exact);
+    assert_int_equal(status.oldest_wall_ns, 7 * WB_SEC);
 }
 
 static void status_of_a_row_follows_the_cursor_of_the_stream_it_names(void **state)
@@ -238,6 +264,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(status_without_an_outbox_says_not_found),
         T(status_counts_rows_by_what_became_of_them),
+        T(status_of_many_rows_is_bounded_and_says_so),
         T(status_of_a_row_follows_the_cursor_of_the_stream_it_names),
         T(list_shows_state_attempts_time_and_error),
         T(list_filters_by_state_subject_number_and_count),

@@ -22,8 +22,10 @@
     " FROM main.outbox_cursor c WHERE c.stream = o.stream), 0) END)"
 
 static const char *const state_names[] = {
-    [OUTBOX_PENDING] = "pending", [OUTBOX_PUBLISHED] = "published", [OUTBOX_RETRY] = "retry",
-    [OUTBOX_WAITING] = "waiting", [OUTBOX_PARKED] = "parked",       [OUTBOX_EXPIRED] = "expired",
+    [OUTBOX_PENDING] = "pending",     [OUTBOX_PUBLISHED] = "published",
+    [OUTBOX_RETRY] = "retry",         [OUTBOX_WAITING] = "waiting",
+    [OUTBOX_PARKED] = "parked",       [OUTBOX_EXPIRED] = "expired",
+    [OUTBOX_CANCELLED] = "cancelled",
 };
 
 #define STATE_COUNT (sizeof(state_names) / sizeof(state_names[0]))
@@ -47,8 +49,9 @@ static outbox_state state_of(struct wb_str exception, bool passed)
     case OUTBOX_EXCEPTION_PARKED:
         return OUTBOX_PARKED;
     case OUTBOX_EXCEPTION_EXPIRED:
-    case OUTBOX_EXCEPTION_CANCELLED:
         return OUTBOX_EXPIRED;
+    case OUTBOX_EXCEPTION_CANCELLED:
+        return OUTBOX_CANCELLED;
     case OUTBOX_EXCEPTION_LOST:
     case OUTBOX_EXCEPTION_BLOCKED:
         break;
@@ -69,17 +72,20 @@ static wb_err prepare(struct sqlite3 *handle, const char *sql, struct sqlite3_st
 
 /* ---- status ---------------------------------------------------------------------------------- */
 
-/* ?1 is the bound of the scan; columns: scanned, pending, the oldest of them. */
+/*
+ * ?1 is the bound of the scan; columns: scanned, pending, the oldest of them. Nothing here depends
+ * on how many rows the table has.
+ */
 static const char pending_sql[] =
     "SELECT count(*), ifnull(sum(pending), 0), min(created) FILTER (WHERE pending) FROM ("
     "SELECT o.created AS created, e.id IS NULL AND NOT " PASSED " AS pending"
     " FROM (SELECT id, stream, created FROM main.outbox WHERE id > " FLOOR
     " ORDER BY id LIMIT ?1) o LEFT JOIN main.outbox_exception e ON e.id = o.id"
-    " UNION ALL SELECT o.created, 1 FROM main.outbox_exception e JOIN main.outbox o ON o.id = e.id"
-    " WHERE e.state IN ('lost', 'blocked'))";
+    " UNION ALL SELECT o.created, 1 FROM (SELECT id FROM main.outbox_exception"
+    "  WHERE state IN ('lost', 'blocked') LIMIT ?1) e JOIN main.outbox o ON o.id = e.id)";
 
 static wb_err status_pending(struct sqlite3 *handle, struct outbox_status *status,
-                             struct wb_why *why)
+                             int64_t beyond_floor, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt;
     wb_err err = prepare(handle, pending_sql, &stmt, why);
@@ -89,8 +95,11 @@ static wb_err status_pending(struct sqlite3 *handle, struct outbox_status *statu
     (void)sqlite3_bind_int64(stmt, 1, OUTBOX_STATUS_SCAN + 1);
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) {
+        uint64_t pending = (uint64_t)sqlite3_column_int64(stmt, 1);
         status->pending_exact = sqlite3_column_int64(stmt, 0) <= OUTBOX_STATUS_SCAN;
-        status->pending = (uint64_t)sqlite3_column_int64(stmt, 1);
+        status->pending = status->pending_exact || pending > (uint64_t)beyond_floor
+                              ? pending
+                              : (uint64_t)beyond_floor;
         status->oldest_wall_ns = sqlite3_column_int64(stmt, 2) * WB_MS;
     } else {
         err = db_error(handle, rc, "count the pending rows of the outbox", why);
@@ -99,32 +108,52 @@ static wb_err status_pending(struct sqlite3 *handle, struct outbox_status *statu
     return err;
 }
 
+/* At most ?1 of a state, found by the index. */
+#define COUNTED(state)                                                                             \
+    "(SELECT count(*) FROM (SELECT 1 FROM main.outbox_exception WHERE state = '" state "'"         \
+    " LIMIT ?1))"
+
 static const char summary_sql[] =
-    "SELECT (SELECT count(*) FROM main.outbox), (SELECT ifnull(max(id), 0) FROM main.outbox),"
-    " (SELECT count(*) FROM main.outbox_exception WHERE state = 'retry'),"
-    " (SELECT count(*) FROM main.outbox_exception WHERE state = 'waiting'),"
-    " (SELECT count(*) FROM main.outbox_exception WHERE state = 'parked'),"
-    " (SELECT count(*) FROM main.outbox_exception WHERE state IN ('expired', 'cancelled')),"
-    " (SELECT lower(hex(source)) FROM main.outbox_source ORDER BY from_id DESC LIMIT 1)";
+    "SELECT (SELECT ifnull(max(id), 0) FROM main.outbox), (SELECT ifnull(min(id), 1) FROM"
+    " main.outbox), " FLOOR
+    ", " COUNTED("retry") ", " COUNTED("waiting") ", " COUNTED("parked") ", " COUNTED(
+        "expired") ", " COUNTED("cancelled") ","
+                                             " (SELECT lower(hex(source)) FROM main.outbox_source "
+                                             "ORDER BY from_id DESC LIMIT 1)";
+
+/* One more than the bound was looked for. */
+static uint64_t counted(struct sqlite3_stmt *stmt, int column, bool *counts_exact)
+{
+    int64_t count = sqlite3_column_int64(stmt, column);
+
+    if (count <= OUTBOX_STATUS_COUNT)
+        return (uint64_t)count;
+    *counts_exact = false;
+    return OUTBOX_STATUS_COUNT;
+}
 
 static wb_err status_summary(struct sqlite3 *handle, struct outbox_status *status,
-                             struct wb_why *why)
+                             int64_t *ret_beyond_floor, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt;
     wb_err err = prepare(handle, summary_sql, &stmt, why);
 
     if (err != WB_OK)
         return err;
+    (void)sqlite3_bind_int64(stmt, 1, OUTBOX_STATUS_COUNT + 1);
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) {
-        status->rows = (uint64_t)sqlite3_column_int64(stmt, 0);
-        status->last_id = sqlite3_column_int64(stmt, 1);
-        status->retry = (uint64_t)sqlite3_column_int64(stmt, 2);
-        status->waiting = (uint64_t)sqlite3_column_int64(stmt, 3);
-        status->parked = (uint64_t)sqlite3_column_int64(stmt, 4);
-        status->expired = (uint64_t)sqlite3_column_int64(stmt, 5);
+        status->last_id = sqlite3_column_int64(stmt, 0);
+        status->rows = (uint64_t)(status->last_id - sqlite3_column_int64(stmt, 1) + 1);
+        *ret_beyond_floor = status->last_id - sqlite3_column_int64(stmt, 2);
+        status->counts_exact = true;
+        status->retry = counted(stmt, 3, &status->counts_exact);
+        status->waiting = counted(stmt, 4, &status->counts_exact);
+        status->parked = counted(stmt, 5, &status->counts_exact);
+        status->expired = counted(stmt, 6, &status->counts_exact);
+        status->cancelled = counted(stmt, 7, &status->counts_exact);
         (void)sqlite3_snprintf(sizeof(status->source), status->source, "%s",
-                               sqlite3_column_text(stmt, 6));
+                               sqlite3_column_text(stmt, 8));
     } else {
         err = db_error(handle, rc, "count the rows of the outbox", why);
     }
@@ -162,10 +191,11 @@ static wb_err status_streams(struct sqlite3 *handle, struct outbox_status *statu
 wb_err outbox_status(struct sqlite3 *handle, struct outbox_status *ret_status, struct wb_why *why)
 {
     struct outbox_status status = {.rows = 0};
-    wb_err err = status_summary(handle, &status, why);
+    int64_t beyond_floor = 0;
+    wb_err err = status_summary(handle, &status, &beyond_floor, why);
 
     if (err == WB_OK)
-        err = status_pending(handle, &status, why);
+        err = status_pending(handle, &status, beyond_floor, why);
     if (err == WB_OK)
         err = status_streams(handle, &status, why);
     if (err == WB_OK)

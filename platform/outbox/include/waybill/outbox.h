@@ -172,17 +172,20 @@ typedef enum outbox_state {
     OUTBOX_RETRY,     /* refused, will be tried again */
     OUTBOX_WAITING,   /* not due yet */
     OUTBOX_PARKED,    /* refused for good, or too often: needs a person */
-    OUTBOX_EXPIRED
+    OUTBOX_EXPIRED,
+    OUTBOX_CANCELLED /* taken back, discarded, or replaced by a younger row of its key */
 } outbox_state;
 
 /** "pending", "published", ... Static. */
 const char *outbox_state_name(outbox_state state);
 
+/* Takes the same time however long the table is: what would have to be counted is bounded. */
 struct outbox_status {
-    uint64_t rows;      /* in the table */
-    uint64_t pending;   /* beyond every cursor that covers them; bounded scan, see pending_exact */
-    bool pending_exact; /* false: there are more than OUTBOX_STATUS_SCAN */
-    uint64_t retry, waiting, parked, expired;
+    uint64_t rows;      /* from the oldest to the newest, as if none were missing between */
+    uint64_t pending;   /* beyond every cursor that covers them */
+    bool pending_exact; /* false: more than OUTBOX_STATUS_SCAN, counted by their numbers */
+    uint64_t retry, waiting, parked, expired, cancelled; /* each at most OUTBOX_STATUS_COUNT */
+    bool counts_exact;      /* false: of some there are more than that */
     int64_t last_id;        /* highest row id */
     int64_t oldest_wall_ns; /* when the oldest pending row was written; 0: none */
     char source[17];        /* hex; the current source number */
@@ -195,7 +198,8 @@ struct outbox_status {
     } streams[16];
 };
 
-#define OUTBOX_STATUS_SCAN 1000000
+#define OUTBOX_STATUS_SCAN  500
+#define OUTBOX_STATUS_COUNT 1000
 
 /** WB_NOT_FOUND when the database has no outbox. */
 wb_err outbox_status(struct sqlite3 *handle, struct outbox_status *ret_status, struct wb_why *why);
