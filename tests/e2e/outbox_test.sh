@@ -59,6 +59,65 @@ id=$("$waybill" outbox show 1 --db o.db | awk '$1 == "id" { print $2 }')
 run outbox show "$id" --db o.db
 exits 0
 
+# ---- later, until, once, and not at all ----------------------------------------------------------------
+run outbox add a.later x --db t.db --delay 1h --expires +2h --json
+exits 0
+keeps outbox.add
+run outbox add a.later x --db t.db --at 2199-01-02T03:04:05Z
+exits 0
+run outbox add a.later x --db t.db --at +30m
+exits 0
+run outbox add a.once x --db t.db --caller shop --idempotency-key order-7
+exits 0
+says 'added row 4'
+run outbox add a.once y --db t.db --caller shop --idempotency-key order-7
+exits 0
+says 'there already: row 4'
+run outbox add a.once y --db t.db --caller shop --idempotency-key order-7 --json
+keeps outbox.add
+says '"existed":true'
+is 'rows' "$(sqlite3 t.db 'SELECT count(*) FROM outbox')" 4
+is 'minutes of the delay' "$(sqlite3 t.db 'SELECT (due_at - created + 30000) / 60000, (expires_at - created + 30000) / 60000 FROM outbox WHERE id = 1')" '60|120'
+run outbox ls --db t.db
+says 'due 2199-01-02T03:04:05'
+run outbox show 1 --db t.db
+says 'expires '
+run outbox cancel 1 --db t.db --reason 'wrong price'
+exits 0
+says 'cancelled row 1'
+run outbox cancel 2 --db t.db --json
+exits 0
+keeps outbox.cancel
+run outbox cancel 1 --db t.db
+exits 0
+run outbox ls --db t.db --state cancelled --json
+is 'cancelled rows' "$(wc -l <.out)" 2
+run outbox show 1 --db t.db
+says 'state    cancelled'
+run outbox status --db t.db
+says 'cancelled       2'
+run operator log --db t.db
+says 'outbox cancel' 'wrong price'
+run outbox cancel 4 --db t.db
+exits 6
+complains 'no due time'
+run outbox cancel 99 --db t.db
+exits 3
+run outbox cancel x --db t.db
+exits 7
+run outbox cancel 1 --db missing.db
+exits 3
+[ ! -e missing.db ] || flunk 'outbox cancel makes a file'
+for options in '--delay 5' '--delay -5s' '--delay 1h --at +1h' '--at tomorrow' '--at +x' '--expires now' \
+    '--delay 2h --expires +1h' '--at 2199-01-01T00:00:00Z --expires 2198-01-01T00:00:00Z' \
+    '--caller shop' '--idempotency-key k'; do
+    # shellcheck disable=SC2086 # words
+    run outbox add a.b x --db new.db $options
+    exits 7
+    silent
+done
+[ ! -e new.db ] || flunk 'a refused event left a file behind'
+
 # ---- refusals ------------------------------------------------------------------------------------------
 for subject in '' 'a..b' 'a.*' 'a b' "\$JS.x"; do
     run outbox add "$subject" x --db new.db

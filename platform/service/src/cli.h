@@ -144,6 +144,7 @@ wb_err service_cli_match(struct cli *cli);
 wb_err service_cli_pub(struct cli *cli);
 wb_err service_cli_sub(struct cli *cli);
 wb_err service_cli_outbox_add(struct cli *cli);
+wb_err service_cli_outbox_cancel(struct cli *cli);
 wb_err service_cli_outbox_status(struct cli *cli);
 wb_err service_cli_outbox_ls(struct cli *cli);
 wb_err service_cli_outbox_show(struct cli *cli);

@@ -1,4 +1,4 @@
-/* cli_outbox.c - the outbox in a file: add, status, ls, show. */
+/* cli_outbox.c - the outbox in a file: status, ls, show. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,6 @@
 #include "cli_message.h"
 #include "cli_outbox.h"
 #include "cli_print.h"
-#include "service_classes.h"
 #include "service_json.h"
 
 wb_err service_cli_outbox_open(struct cli *cli, const struct db_options *options,
@@ -21,84 +20,6 @@ wb_err service_cli_outbox_open(struct cli *cli, const struct db_options *options
     if (path == NULL)
         return service_cli_usage(cli, "which outbox? name its database with --db FILE");
     return db_open(path, options, ret_db, &cli->why);
-}
-
-/* ---- add ------------------------------------------------------------------------------------- */
-
-static wb_err enqueue(struct cli *cli, struct db *db, const struct service_classes *classes,
-                      const struct cli_message *input, struct outbox_receipt *ret_receipt)
-{
-    const struct outbox_event event = {
-        .subject = wb_str(cli->operands[0]),
-        .payload = input->payload,
-        .key = wb_str(service_cli_option(cli, "key")),
-        .stream = wb_str(service_cli_option(cli, "stream")),
-        .headers = input->headers,
-        .header_count = input->header_count,
-    };
-    struct outbox *outbox;
-    wb_err err = outbox_attach(db_handle(db), &outbox, &cli->why);
-
-    if (err != WB_OK)
-        return err;
-    service_classes_use(classes, outbox);
-    err = db_begin(db, &cli->why);
-    if (err == WB_OK) {
-        err = outbox_enqueue(outbox, &event, ret_receipt, &cli->why);
-        if (err == WB_OK)
-            err = db_commit(db, &cli->why);
-        else
-            db_rollback(db);
-    }
-    if (err == WB_OK)
-        outbox_wake(outbox);
-    outbox_detach(outbox);
-    return err;
-}
-
-static void print_receipt(struct cli *cli, const struct outbox_receipt *receipt)
-{
-    char id[WB_ID_TEXT];
-
-    wb_hex_encode(receipt->msg_id, WB_ID_SIZE, id);
-    if (cli->json) {
-        wb_buf_printf(&cli->out,
-                      "{\"id\":%" PRId64 ",\"msg_id\":\"%s\",\"subject\":", receipt->row_id, id);
-        wb_buf_json_str(&cli->out, wb_str(cli->operands[0]));
-        wb_buf_str(&cli->out, "}\n");
-    } else {
-        wb_buf_printf(&cli->out, "added row %" PRId64 "  %s  ", receipt->row_id, id);
-        wb_buf_printable(&cli->out, wb_str(cli->operands[0]));
-        wb_buf_str(&cli->out, "\n");
-    }
-}
-
-wb_err service_cli_outbox_add(struct cli *cli)
-{
-    struct db_options options = {.sync = strcmp(config_str(cli->config, "db.sync"), "normal") == 0
-                                             ? DB_SYNC_NORMAL
-                                             : DB_SYNC_FULL};
-    struct cli_message input = {.header_count = 0};
-    struct service_classes *classes = NULL;
-    struct outbox_receipt receipt;
-    struct db *db = NULL;
-    /* Before the file is made: a refused event leaves nothing behind. */
-    wb_err err = subject_check(wb_str(cli->operands[0]), &cli->why);
-
-    if (err == WB_OK)
-        err = service_classes_read(cli->config, &classes, &cli->why);
-    if (err == WB_OK)
-        err = service_cli_message_read(cli, cli->operands[1], &input);
-    if (err == WB_OK)
-        err = service_cli_outbox_open(cli, &options, &db);
-    if (err == WB_OK)
-        err = enqueue(cli, db, classes, &input, &receipt);
-    if (err == WB_OK)
-        print_receipt(cli, &receipt);
-    db_close(db);
-    service_classes_free(classes);
-    service_cli_message_free(&input);
-    return err;
 }
 
 /* ---- status ---------------------------------------------------------------------------------- */
@@ -127,9 +48,11 @@ static void print_status_json(struct cli *cli, const struct outbox_status *statu
         out,
         ",\"rows\":%" PRIu64 ",\"pending\":%" PRIu64 ",\"pending_exact\":%s,\"retry\":%" PRIu64
         ",\"waiting\":%" PRIu64 ",\"parked\":%" PRIu64 ",\"expired\":%" PRIu64
-        ",\"last_id\":%" PRId64 ",\"source\":\"%s\",\"oldest_pending\":",
+        ",\"cancelled\":%" PRIu64 ",\"counts_exact\":%s,\"last_id\":%" PRId64
+        ",\"source\":\"%s\",\"oldest_pending\":",
         status->rows, status->pending, status->pending_exact ? "true" : "false", status->retry,
-        status->waiting, status->parked, status->expired, status->last_id, status->source);
+        status->waiting, status->parked, status->expired, status->cancelled,
+        status->counts_exact ? "true" : "false", status->last_id, status->source);
     if (status->oldest_wall_ns > 0) {
         wb_time_format(status->oldest_wall_ns, time);
         wb_buf_printf(out, "\"%s\"", time);
@@ -155,15 +78,18 @@ static void print_status_text(struct cli *cli, const struct outbox_status *statu
     wb_buf_str(out, "outbox  ");
     wb_buf_printable(out, wb_str(service_cli_option(cli, "db")));
     wb_buf_printf(out, "\n  rows     %8" PRIu64 "\n  pending  %8" PRIu64 "%s", status->rows,
-                  status->pending, status->pending_exact ? "" : " or more");
+                  status->pending, status->pending_exact ? "" : " about");
     if (status->oldest_wall_ns > 0) {
         service_cli_outbox_age(status->oldest_wall_ns, age);
         wb_buf_printf(out, "   oldest %s", age);
     }
     wb_buf_printf(out,
                   "\n  retry    %8" PRIu64 "\n  waiting  %8" PRIu64 "\n  parked   %8" PRIu64
-                  "\n  expired  %8" PRIu64 "\n",
-                  status->retry, status->waiting, status->parked, status->expired);
+                  "\n  expired  %8" PRIu64 "\n  cancelled%8" PRIu64 "\n",
+                  status->retry, status->waiting, status->parked, status->expired,
+                  status->cancelled);
+    if (!status->counts_exact)
+        wb_buf_printf(out, "  (counted up to %d of each)\n", OUTBOX_STATUS_COUNT);
     for (size_t i = 0; i < status->stream_count; i++) {
         wb_buf_str(out, "  stream   ");
         wb_buf_printable(out, wb_str(status->streams[i].stream));
@@ -215,6 +141,19 @@ static void print_row_json(struct wb_buf *out, const struct outbox_row *row)
     service_cli_json_text(out, "error", row->error);
 }
 
+/* When something will happen to a row by itself. */
+static void row_time(struct wb_buf *out, const char *name, const struct outbox_row *row,
+                     int64_t wall_ns)
+{
+    char time[32];
+
+    if (wall_ns == 0 || (row->state != OUTBOX_PENDING && row->state != OUTBOX_WAITING &&
+                         row->state != OUTBOX_RETRY))
+        return;
+    wb_time_format(wall_ns, time);
+    wb_buf_printf(out, "  %s %s", name, time);
+}
+
 static bool print_row(void *ctx, const struct outbox_row *row)
 {
     struct cli *cli = ctx;
@@ -229,6 +168,8 @@ static bool print_row(void *ctx, const struct outbox_row *row)
     wb_buf_printf(&cli->out, "%8" PRId64 "  %8s  %-9s  %5u  ", row->id, age,
                   outbox_state_name(row->state), row->attempts);
     wb_buf_printable(&cli->out, row->subject);
+    row_time(&cli->out, "due", row, row->due_wall_ns);
+    row_time(&cli->out, "expires", row, row->expires_wall_ns);
     if (row->error.len > 0) {
         wb_buf_str(&cli->out, "  ");
         wb_buf_printable(&cli->out, row->error);
@@ -245,11 +186,11 @@ static bool print_archived(void *ctx, const struct outbox_retention_archive_row 
 static wb_err read_state(struct cli *cli, struct outbox_filter *filter)
 {
     const char *text = service_cli_option(cli, "state");
-    const char *names[OUTBOX_EXPIRED + 1];
+    const char *names[OUTBOX_CANCELLED + 1];
 
     if (text == NULL)
         return WB_OK;
-    for (outbox_state state = OUTBOX_PENDING; state <= OUTBOX_EXPIRED; state++) {
+    for (outbox_state state = OUTBOX_PENDING; state <= OUTBOX_CANCELLED; state++) {
         names[state] = outbox_state_name(state);
         if (strcmp(text, names[state]) == 0) {
             filter->by_state = true;
@@ -258,10 +199,10 @@ static wb_err read_state(struct cli *cli, struct outbox_filter *filter)
     }
     if (filter->by_state)
         return WB_OK;
-    const char *nearest = service_cli_nearest(text, names, OUTBOX_EXPIRED + 1);
+    const char *nearest = service_cli_nearest(text, names, OUTBOX_CANCELLED + 1);
     return service_cli_usage(cli,
                              "--state '%s': expected pending, published, retry, waiting, "
-                             "parked or expired%s%s%s",
+                             "parked, expired or cancelled%s%s%s",
                              text, nearest != NULL ? "; did you mean '" : "",
                              nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
 }

@@ -55,14 +55,21 @@ static const struct cli_option sub_options[] = {
     {0},
 };
 static const struct cli_option outbox_add_options[] = {
-    DB,     {"key", 0, "KEY", "events of one key are handled in order", NULL},
-    HEADER, {"stream", 0, "NAME", "the stream; default: the one that covers the subject", NULL},
+    DB,
+    {"key", 0, "KEY", "events of one key are handled in order", NULL},
+    HEADER,
+    {"stream", 0, "NAME", "the stream; default: the one that covers the subject", NULL},
+    {"delay", 0, "DUR", "not before this time has passed", NULL},
+    {"at", 0, "TIME|+DUR", "not before 2026-01-02T03:04:05Z", NULL},
+    {"expires", 0, "TIME|+DUR", "not from then on", NULL},
+    {"caller", 0, "NAME", "whose idempotency key it is", NULL},
+    {"idempotency-key", 0, "KEY", "an event with the same caller and key is not added again", NULL},
     {0},
 };
 static const struct cli_option outbox_status_options[] = {DB, {0}};
 static const struct cli_option outbox_ls_options[] = {
     DB,
-    {"state", 0, "STATE", "pending, published, retry, waiting, parked or expired", NULL},
+    {"state", 0, "STATE", "pending, published, retry, waiting, parked, expired or cancelled", NULL},
     {"pattern", 0, "PATTERN", "only subjects it matches", NULL},
     {"after", 0, "ID", "only rows behind this one", NULL},
     {"limit", 0, "N", "at most N rows; default: 100", NULL},
@@ -132,6 +139,7 @@ static const struct cli_option dlq_groups_options[] = {
 };
 static const struct cli_option dlq_show_options[] = {DB, RAW, REVEAL, {0}};
 static const struct cli_option dlq_change_options[] = {DB, WHERE, CONSUMER, CHANGE_MANY, {0}};
+static const struct cli_option outbox_cancel_options[] = {DB, REASON, {0}};
 static const struct cli_option outbox_retry_options[] = {DB, WHERE, CHANGE_MANY, {0}};
 static const struct cli_option dlq_edit_options[] = {
     DB,     {"subject", 0, "SUBJECT", "another subject", NULL},
@@ -265,6 +273,16 @@ const struct cli_command service_cli_commands[] = {
      .options = outbox_run_options,
      .configured = true,
      .run = service_cli_outbox_run},
+    {.noun = "outbox",
+     .verb = "cancel",
+     .usage = "ID --db FILE",
+     .help =
+         "Take back a row with a due time, or one that stands aside; exit 6 when it is too late",
+     .options = outbox_cancel_options,
+     .operands_min = 1,
+     .operands_max = 1,
+     .configured = true,
+     .run = service_cli_outbox_cancel},
     {.noun = "outbox",
      .verb = "verify",
      .usage = "--db FILE",
