@@ -283,7 +283,8 @@ static int step_once(struct sqlite3_stmt *stmt)
     return code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
-wb_err db_begin(struct db *db, struct wb_why *why)
+/* The place in the queue. */
+static wb_err queue_enter(struct db *db, int64_t deadline, struct wb_why *why)
 {
     assert(db != NULL);
     if (db->read_only)
@@ -296,25 +297,47 @@ wb_err db_begin(struct db *db, struct wb_why *why)
                        "cannot begin a transaction in %s: one is open; commit it or roll it back",
                        db->path);
 
-    int64_t deadline = now_ns() + db->busy_timeout_ns;
     wb_err err = db_lock_wait(&db->queue, &db->rng, deadline, why);
     if (err == WB_BUSY)
         return wb_fail(why, WB_BUSY,
                        "cannot begin a transaction in %s: the write queue was held for %lld ms; "
                        "try again, or look for a transaction left open",
                        db->path, (long long)(db->busy_timeout_ns / WB_MS));
-    if (err != WB_OK)
-        return err;
+    return err;
+}
+
+static wb_err begin_in_queue(struct db *db, int64_t deadline, struct wb_why *why)
+{
     db->begin_by_mono_ns = deadline;
     int code = step_once(db->begin);
     db->begin_by_mono_ns = 0;
     if (code != SQLITE_OK) {
-        err = db_error(db->handle, code, "begin a transaction", why);
+        wb_err err = db_error(db->handle, code, "begin a transaction", why);
         db_lock_release(&db->queue);
         return err;
     }
     db->begun = true;
     return WB_OK;
+}
+
+wb_err db_begin(struct db *db, struct wb_why *why)
+{
+    int64_t deadline = now_ns() + db->busy_timeout_ns;
+    wb_err err = queue_enter(db, deadline, why);
+
+    return err == WB_OK ? begin_in_queue(db, deadline, why) : err;
+}
+
+wb_err db_begin_emptied(struct db *db, void (*before)(void *ctx), void *ctx, struct wb_why *why)
+{
+    int64_t deadline = now_ns() + db->busy_timeout_ns;
+    wb_err err = queue_enter(db, deadline, why);
+
+    if (err != WB_OK)
+        return err;
+    before(ctx);
+    db_log_empty(db);
+    return begin_in_queue(db, deadline, why);
 }
 
 /* After these the commit is known not to have happened; after all others it may have. */

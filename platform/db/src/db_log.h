@@ -31,6 +31,9 @@ int64_t db_log_size(const struct db *db);
 bool db_log_checkpoint(struct db *db, int mode, int64_t wait_ns,
                        struct db_log_progress *ret_progress);
 
+/** With the write queue held: empties the log if that can be done within a moment. */
+void db_log_empty(struct db *db);
+
 /**
  * After a commit, with the write queue held: empties a log that has passed DB_LOG_HELP_BYTES, so
  * that it stays bounded where the checkpointer gets no processor time, or there is none. Usually

@@ -139,7 +139,7 @@ static wb_err setup(struct outbox_retention *self, const struct outbox_retention
     self->vacuums = auto_vacuum == 2 && !options->dry_run;
     lanes_setup(self, options);
     if (!options->dry_run)
-        outbox_retention_reserve_make(self->reserve_path);
+        (void)outbox_retention_reserve_make(self->reserve_path);
     return WB_OK;
 }
 
@@ -283,8 +283,8 @@ static int64_t rest(struct outbox_retention *self)
         (void)sqlite3_snprintf(sizeof(sql), sql, "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
         (void)db_exec(self->db, sql, NULL); /* the next rest tries again */
     }
-    if (!self->dry_run && !self->disk_full)
-        outbox_retention_reserve_make(self->reserve_path);
+    if (!self->dry_run && outbox_retention_reserve_make(self->reserve_path))
+        self->disk_full = false;
     return self->counts || next_ns < IDLE_MIN_NS ? IDLE_MIN_NS : next_ns;
 }
 

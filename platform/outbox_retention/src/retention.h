@@ -61,7 +61,7 @@ struct outbox_retention {
     char *archive_path;
     struct retention_archive *archive; /* NULL: not opened yet */
     char *reserve_path;
-    bool disk_full; /* the last transaction failed so */
+    bool disk_full; /* a transaction failed so, and there has been no space for the reserve since */
     bool vacuums;   /* the file can shrink */
 
     struct sqlite3_stmt *limits, *walk, *count, *purged, *delete_row, *delete_more[4], *purged_add,
@@ -113,8 +113,8 @@ wb_err outbox_retention_archive_copy(struct retention_archive *archive, struct d
 
 /* ---- retention_reserve.c --------------------------------------------------------------------- */
 
-/* Make it, if there is space. */
-void outbox_retention_reserve_make(const char *path);
+/* Make it, if there is space. Returns whether it is there. */
+bool outbox_retention_reserve_make(const char *path);
 void outbox_retention_reserve_free(const char *path);
 
 #endif /* RETENTION_H */

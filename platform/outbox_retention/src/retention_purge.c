@@ -7,7 +7,7 @@
 
 #include "retention.h"
 
-enum { LOOK_EVERY = 16 };
+enum { LOOK_EVERY = 16, TIGHT_ROWS = 64 /* in one transaction where the disk is full */ };
 
 static wb_err run(struct outbox_retention *self, struct sqlite3_stmt *stmt, const char *attempted,
                   struct wb_why *why)
@@ -62,7 +62,9 @@ static wb_err delete_all(struct outbox_retention *self, size_t *ret_tried,
     *ret_tried = 0;
     if (self->counts && self->purged_known != ret_limits->purged)
         return err; /* somebody else was faster: count again first */
-    while (err == WB_OK && n < self->victim_count) {
+    size_t most =
+        self->disk_full && self->victim_count > TIGHT_ROWS ? TIGHT_ROWS : self->victim_count;
+    while (err == WB_OK && n < most) {
         struct retention_victim *victim = &self->victims[n++];
         if (victim->id <= ret_limits->last_id)
             err = delete_one(self, victim, ret_limits, why);
@@ -77,16 +79,20 @@ static wb_err delete_all(struct outbox_retention *self, size_t *ret_tried,
     return err;
 }
 
+/* Writers stand in the queue now, so what is set free here is there for us. */
+static void free_reserve(void *ctx)
+{
+    outbox_retention_reserve_free(((struct outbox_retention *)ctx)->reserve_path);
+}
+
 static wb_err transaction(struct outbox_retention *self, size_t *ret_tried,
                           struct retention_limits *limits, struct wb_why *why)
 {
-    wb_err err = db_begin(self->db, why);
+    wb_err err = self->disk_full ? db_begin_emptied(self->db, free_reserve, self, why)
+                                 : db_begin(self->db, why);
 
     if (err != WB_OK)
         return err;
-    /* Writers stand in the queue now, so what is set free here is there for us. */
-    if (self->disk_full)
-        outbox_retention_reserve_free(self->reserve_path);
     err = delete_all(self, ret_tried, limits, why);
     WB_CRASH_POINT("outbox_retention.deleted");
     if (err == WB_OK)
@@ -139,7 +145,8 @@ wb_err outbox_retention_purge(struct outbox_retention *self, struct retention_la
     }
     if (err == WB_OK)
         err = transaction(self, &tried, &limits, why);
-    self->disk_full = err == WB_DISK_FULL;
+    if (err == WB_DISK_FULL)
+        self->disk_full = true;
     if (err == WB_OK)
         account(self, lane, tried, &limits);
     WB_CRASH_POINT("outbox_retention.purged");
