@@ -302,11 +302,11 @@ static void cancelling_depends_on_what_became_of_the_row(void **state)
 
     sql(f, "INSERT INTO outbox_cursor(stream, last_id) VALUES('A', 100)");
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        char text[128];
+        char text[160];
         assert_ok(enqueue(f, &plain, NULL));
         (void)snprintf(text, sizeof(text),
-                       "INSERT INTO outbox_exception VALUES(%zu, '%s', 2, 5,"
-                       " 'why', 0)",
+                       "INSERT INTO outbox_exception(id, state, attempts, next_at, error)"
+                       " VALUES(%zu, '%s', 2, 5, 'why')",
                        i + 1, cases[i].state);
         sql(f, text);
         assert_err(cancel(f, (int64_t)i + 1), cases[i].expected);

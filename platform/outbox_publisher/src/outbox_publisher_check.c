@@ -21,6 +21,7 @@ bool outbox_publisher_exception_load(struct outbox_publisher_lane *lane,
     if (outbox_publisher_route_of(lane, row->stream, row->subject) == OUTBOX_PUBLISHER_OTHER)
         return true;
     classed.policy = outbox_publisher_policy_of(lane, row->subject);
+    classed.next_ms = outbox_publisher_suspect_due(lane, one);
     return outbox_publisher_exceptions_load(&lane->exceptions, &classed) == WB_OK;
 }
 

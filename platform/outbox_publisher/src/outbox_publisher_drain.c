@@ -11,6 +11,27 @@
 
 enum { LOOKS_MAX = 3 }; /* without an ack between, before it is called an outage */
 
+static bool set_aside_visit(void *ctx, const struct outbox_row *row)
+{
+    struct outbox_publisher_lane *lane = ctx;
+
+    if (row->state == OUTBOX_PENDING &&
+        outbox_publisher_exceptions_find(&lane->exceptions, row->id) == NULL &&
+        outbox_publisher_route_of(lane, row->stream, row->subject) != OUTBOX_PUBLISHER_OTHER)
+        return false;
+    lane->read_id = row->id;
+    return true;
+}
+
+/* Rows behind the cursor that left the straight path in an earlier life hold up nothing: those that
+ * are due must go before the first row that has not. If it fails, reading passes them later. */
+static void pass_set_aside(struct outbox_publisher_lane *lane)
+{
+    if (lane->exceptions.count > 0)
+        (void)outbox_publisher_store_heads(lane->store, lane->read_id, INT64_MAX, set_aside_visit,
+                                           lane, NULL);
+}
+
 void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
 {
     lane->batch.count = lane->batch.next = lane->batch.used = 0;
@@ -24,6 +45,7 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
     lane->unmarked_mono_ns = 0;
     lane->dry = false;
     outbox_publisher_exceptions_land(&lane->exceptions);
+    pass_set_aside(lane);
 }
 
 static bool batch_empty(const struct outbox_publisher_lane *lane)
@@ -86,6 +108,7 @@ wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *
         memcpy(cursor.last_msg_id, lane->acked_msg_id, WB_ID_SIZE);
         cursor.last_msg_id_len = WB_ID_SIZE;
     }
+    outbox_publisher_suspect_mark(lane, &cursor);
     WB_CRASH_POINT("outbox_publisher.before_mark");
     wb_err err =
         outbox_publisher_store_write(lane->store, lane->stream, &cursor, &lane->exceptions, why);
@@ -93,6 +116,8 @@ wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *
         return err;
     WB_CRASH_POINT("outbox_publisher.marked");
     lane->cursor = cursor;
+    lane->batch_limit = outbox_publisher_batch_limit(cursor.starts);
+    lane->hurry = false;
     lane->unmarked = lane->unmarked_bytes = 0;
     lane->unmarked_mono_ns = 0;
     return WB_OK;
@@ -106,6 +131,9 @@ static int64_t mark_due_ns(const struct outbox_publisher_lane *lane)
 
     if (!mark_wanted(lane))
         return INT64_MAX;
+    if ((lane->hurry || lane->cursor.suspect_id != 0) &&
+        outbox_publisher_flight_count(lane->flight) == 0)
+        return 0;
     if (outbox_publisher_schedule_wants(&lane->schedule)) /* it is filled from what is written */
         return 0;
     many = many < OUTBOX_PUBLISHER_MARK_COUNT ? many : OUTBOX_PUBLISHER_MARK_COUNT;
@@ -336,6 +364,8 @@ static bool batch_fill(struct outbox_publisher_lane *lane)
 
     if (!batch_empty(lane) || (lane->dry && !exceptions_due(lane)))
         return false;
+    if (!outbox_publisher_suspect(lane))
+        return false;
     wb_err err = outbox_publisher_batch_read(lane, &why);
     if (err == WB_CONFLICT) {
         outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_FENCED, why.text);
@@ -344,6 +374,12 @@ static bool batch_fill(struct outbox_publisher_lane *lane)
     }
     if (err != WB_OK) {
         outbox_publisher_lane_ours(lane, why.text[0] != '\0' ? why.text : wb_err_text(err));
+        lane->batch.count = lane->batch.next = 0;
+        lane->read_id = before_id;
+        return false;
+    }
+    if (!outbox_publisher_suspect_read(lane)) {
+        outbox_publisher_schedule_reset(&lane->schedule);
         lane->batch.count = lane->batch.next = 0;
         lane->read_id = before_id;
         return false;
@@ -364,7 +400,8 @@ static bool conclude(struct outbox_publisher_lane *lane)
     if (outbox_publisher_flight_count(lane->flight) > 0)
         return false;
     /* A mark that fails here costs nothing: what it would have said is read back. */
-    if (mark_wanted(lane) && outbox_publisher_mark(lane, &why) == WB_CONFLICT) {
+    if ((mark_wanted(lane) || lane->cursor.suspect_id != 0) &&
+        outbox_publisher_mark(lane, &why) == WB_CONFLICT) {
         outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_FENCED, why.text);
         return true;
     }

@@ -21,6 +21,7 @@ void outbox_publisher_exceptions_clear(struct outbox_publisher_exceptions *self)
     self->count = 0;
     self->dirty = 0;
     self->lost = 0;
+    self->crashed = false;
     changed(self);
 }
 
@@ -113,6 +114,8 @@ wb_err outbox_publisher_exceptions_load(struct outbox_publisher_exceptions *self
     one->key_hash = loaded->key_hash;
     one->next_ms = loaded->next_ms;
     one->attempts = loaded->attempts;
+    one->crashes = loaded->crashes;
+    self->crashed = self->crashed || loaded->crashes > 0;
     one->policy = loaded->policy;
     one->resent = loaded->resent;
     one->unseen = false;

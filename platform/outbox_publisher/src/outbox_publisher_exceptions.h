@@ -20,6 +20,7 @@ struct outbox_publisher_exception {
     int64_t next_ms;   /* waiting, retry: not before */
     uint32_t attempts;
     outbox_exception_state state;
+    uint32_t crashes;     /* of processes that sent it by itself; not 0: it goes by itself */
     outbox_policy policy; /* of its class; matters in retry and parked */
     bool resent;          /* the stream held it once, and lost it */
     uint64_t sequence;    /* where it is stored; 0: not known */
@@ -49,6 +50,7 @@ struct outbox_publisher_exceptions {
     size_t count, capacity;
     size_t dirty;
     size_t lost;                          /* of state lost */
+    bool crashed;                         /* there may be some with crashes */
     struct outbox_publisher_keys stopped; /* keys that let no row of the straight path pass */
     bool stopped_stale;
     struct outbox_publisher_keys yielding; /* keys with one that a younger row would replace */

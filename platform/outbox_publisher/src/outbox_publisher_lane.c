@@ -120,7 +120,7 @@ void outbox_publisher_standby_notice(struct outbox_publisher_lane *lane)
 static bool standby(struct outbox_publisher_lane *lane)
 {
     struct wb_why why;
-    int64_t now = outbox_publisher_now_ns(lane);
+    int64_t now = outbox_publisher_now_ns(lane), suspect = 0;
 
     if (now < lane->retry_mono_ns)
         return false;
@@ -131,7 +131,8 @@ static bool standby(struct outbox_publisher_lane *lane)
         return false;
     }
     if (err == WB_OK)
-        err = outbox_publisher_store_take(lane->store, lane->stream, &lane->cursor, &why);
+        err = outbox_publisher_store_take(lane->store, lane->stream, outbox_publisher_wall_ms(lane),
+                                          &lane->cursor, &suspect, &why);
     if (err != WB_OK) {
         db_role_release(lane->role);
         problem_set(lane, why.text);
@@ -142,6 +143,9 @@ static bool standby(struct outbox_publisher_lane *lane)
     lane->database_failures = 0;
     outbox_publisher_wall_anchor(lane);
     lane->alive_mono_ns = now;
+    lane->taken_wall_ms = outbox_publisher_wall_ms(lane);
+    lane->batch_limit = outbox_publisher_batch_limit(lane->cursor.starts);
+    outbox_publisher_suspected(lane, suspect);
     if (lane->cursor.holder > 1 && lane->grace_ns == 0)
         lane->grace_ns = OUTBOX_PUBLISHER_TAKEOVER_GRACE_NS;
     wb_log(WB_LOG_INFO, "outbox_publisher", "outbox=%s stream=%s holder=%" PRId64 " publishes",
@@ -308,7 +312,8 @@ void outbox_publisher_lane_finish(struct outbox_publisher_lane *lane)
         outbox_publisher_sleep(lane, deadline - outbox_publisher_now_ns(lane));
         (void)outbox_publisher_collect(lane);
     }
-    if (draining && lane->unmarked_mono_ns != 0 && outbox_publisher_mark(lane, &why) != WB_OK)
+    bool mark = lane->unmarked_mono_ns != 0 || lane->cursor.starts > 0;
+    if (draining && mark && outbox_publisher_mark(lane, &why) != WB_OK)
         wb_log(WB_LOG_WARN, "outbox_publisher",
                "outbox=%s stream=%s the last mark failed, the next start settles it: %s",
                lane->publisher->name, lane->stream, why.text);

@@ -18,6 +18,7 @@
  * outbox_publisher_route.c    which rows are this lane's
  * outbox_publisher_store.c    the database
  * outbox_publisher_fence.c    overtaking one that does not move
+ * outbox_publisher_suspect.c  rows that end the process which sends them
  * outbox_publisher_wake.c     sleeping, and being woken
  */
 #ifndef OUTBOX_PUBLISHER_PRIVATE_H
@@ -76,6 +77,7 @@ struct outbox_publisher_batch {
     size_t capacity, used;
     struct outbox_publisher_item *items; /* owned; OUTBOX_PUBLISHER_BATCH_ROWS */
     size_t count, next;                  /* items[next..count) are not sent yet */
+    size_t limit;                        /* of count */
 };
 
 /* The patterns of a stream, as CHECK has seen them. */
@@ -169,12 +171,15 @@ struct outbox_publisher_lane {
     struct outbox_publisher_batch batch;
     outbox_publisher_verdict verdict;
     struct wb_why verdict_why;
-    int64_t read_id;    /* rows up to here were read */
-    int64_t failed_id;  /* the first of the straight path that was sent in vain; 0: none */
-    bool synced;        /* the batch survives a power cut */
-    bool probe;         /* the next message goes alone, see window_open() */
-    uint64_t chain_seq; /* the sequence the next message expects to follow */
-    bool dry;           /* the last read found the end of the table; until something wakes us */
+    int64_t read_id;       /* rows up to here were read */
+    int64_t failed_id;     /* the first of the straight path that was sent in vain; 0: none */
+    int64_t taken_wall_ms; /* when it took the role */
+    size_t batch_limit;    /* rows read at once: fewer after starts without a mark */
+    bool hurry;            /* a row waits for the next mark to be sent by itself */
+    bool synced;           /* the batch survives a power cut */
+    bool probe;            /* the next message goes alone, see window_open() */
+    uint64_t chain_seq;    /* the sequence the next message expects to follow */
+    bool dry;              /* the last read found the end of the table; until something wakes us */
     int64_t exception_due_ms; /* when the next one falls due */
     int64_t news_mono_ns;     /* when something was last sent or answered */
     int64_t tick_mono_ns;     /* of the measurements made once a second */
@@ -308,6 +313,23 @@ bool outbox_publisher_claims(const struct outbox_publisher_lane *lane, const str
 wb_err outbox_publisher_origin_of(struct outbox_publisher_lane *lane, const struct message *msg,
                                   struct outbox_publisher_origin *ret_origin, struct wb_why *why);
 
+/* ---- outbox_publisher_suspect.c -------------------------------------------------------------- */
+
+/** How many rows are read at once after so many starts in vain. */
+size_t outbox_publisher_batch_limit(int64_t starts);
+/** The start has found this row noted by a publisher that ended; 0: none. */
+void outbox_publisher_suspected(struct outbox_publisher_lane *lane, int64_t id);
+/** When an exception is due: one that has ended processes only after a while without an end. */
+int64_t outbox_publisher_suspect_due(const struct outbox_publisher_lane *lane,
+                                     const struct outbox_publisher_exception *one);
+/** What a mark says about starts and suspects. */
+void outbox_publisher_suspect_mark(const struct outbox_publisher_lane *lane,
+                                   struct outbox_publisher_cursor *cursor);
+/** Before a batch is read: may it be? Notes the row that goes by itself, if it is one's turn. */
+bool outbox_publisher_suspect(struct outbox_publisher_lane *lane);
+/** After it was read: is the row that goes by itself the one that was noted? Notes it, if not. */
+bool outbox_publisher_suspect_read(struct outbox_publisher_lane *lane);
+
 /* ---- outbox_publisher_check.c ---------------------------------------------------------------- */
 
 bool outbox_publisher_check(struct outbox_publisher_lane *lane);
@@ -417,6 +439,8 @@ void outbox_publisher_judge(struct outbox_publisher_lane *lane, outbox_publisher
 
 wb_err outbox_publisher_batch_init(struct outbox_publisher_batch *batch);
 void outbox_publisher_batch_free(struct outbox_publisher_batch *batch);
+/** Rows off the straight path are sent up to here. */
+int64_t outbox_publisher_limit_id(const struct outbox_publisher_lane *lane);
 /** Fill the empty batch: due exceptions, then rows beyond read_id; those that can be cancelled are
  * claimed. WB_CONFLICT: overtaken. */
 wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why);

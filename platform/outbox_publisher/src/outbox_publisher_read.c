@@ -31,7 +31,7 @@ void outbox_publisher_batch_free(struct outbox_publisher_batch *batch)
 /* Room for a row; a single one may be larger than a batch. false: the batch is full. */
 static bool reserve(struct outbox_publisher_batch *batch, size_t size, wb_err *ret_err)
 {
-    if (batch->count == OUTBOX_PUBLISHER_BATCH_ROWS)
+    if (batch->count == batch->limit)
         return false;
     if (batch->used + size <= batch->capacity)
         return true;
@@ -237,6 +237,13 @@ static size_t leave_out_yielding(struct outbox_publisher_lane *lane, int64_t now
     return kept;
 }
 
+/* It has ended processes, and it is not its turn. */
+static bool goes_by_itself(struct outbox_publisher_lane *lane, int64_t id)
+{
+    return lane->cursor.suspect_id != id &&
+           outbox_publisher_exceptions_find(&lane->exceptions, id)->crashes > 0;
+}
+
 static void row_gone(struct outbox_publisher_lane *lane, int64_t id)
 {
     wb_log(WB_LOG_WARN, "outbox_publisher",
@@ -247,7 +254,7 @@ static void row_gone(struct outbox_publisher_lane *lane, int64_t id)
 }
 
 /* Rows beyond wait for the straight path to come that far, or for lost ones not loaded yet. */
-static int64_t limit_id(const struct outbox_publisher_lane *lane)
+int64_t outbox_publisher_limit_id(const struct outbox_publisher_lane *lane)
 {
     int64_t done_id = outbox_publisher_done_id(lane);
 
@@ -260,9 +267,9 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
     struct reading reading = {.lane = lane, .now_ms = now_ms, .exception = true};
     int64_t ids[OUTBOX_PUBLISHER_BATCH_ROWS];
     size_t count = 0, dirty = lane->exceptions.dirty;
-    wb_err err = outbox_publisher_exceptions_due(&lane->exceptions, now_ms, limit_id(lane),
-                                                 OUTBOX_PUBLISHER_BATCH_ROWS, ids, &count,
-                                                 &lane->exception_due_ms);
+    wb_err err =
+        outbox_publisher_exceptions_due(&lane->exceptions, now_ms, outbox_publisher_limit_id(lane),
+                                        lane->batch.limit, ids, &count, &lane->exception_due_ms);
 
     if (lane->exceptions.dirty > dirty)
         outbox_publisher_unmarked(lane);
@@ -270,6 +277,10 @@ static wb_err exceptions_read(struct outbox_publisher_lane *lane, int64_t now_ms
         count = leave_out_yielding(lane, now_ms, ids, count);
     for (size_t i = 0; err == WB_OK && i < count && !reading.full; i++) {
         bool found = false;
+        if (goes_by_itself(lane, ids[i])) {
+            reading.full = true;
+            break;
+        }
         reading.late = outbox_publisher_exceptions_find(&lane->exceptions, ids[i])->resent;
         err =
             outbox_publisher_store_row(lane->store, ids[i], exception_visit, &reading, &found, why);
@@ -346,7 +357,7 @@ static wb_err schedule_read(struct outbox_publisher_lane *lane, int64_t now_ms, 
                             struct wb_why *why)
 {
     struct reading reading = {.lane = lane, .now_ms = now_ms, .scheduled = true};
-    const int64_t last_id = limit_id(lane);
+    const int64_t last_id = outbox_publisher_limit_id(lane);
     const struct outbox_publisher_due *first;
     wb_err err = schedule_fill(lane, why);
 
@@ -411,6 +422,7 @@ static wb_err batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
 wb_err outbox_publisher_batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
 {
     lane->batch.count = lane->batch.next = lane->batch.used = 0;
+    lane->batch.limit = lane->cursor.suspect_id != 0 ? 1 : lane->batch_limit;
     wb_err err = batch_read(lane, why);
     if (err != WB_OK) /* what was taken from it is to be found again */
         outbox_publisher_schedule_reset(&lane->schedule);

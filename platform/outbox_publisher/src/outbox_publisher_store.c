@@ -106,7 +106,9 @@ static wb_err cursor_read(struct outbox_publisher_store *self, const char *strea
                                              .last_msg_id_len = len <= MESSAGE_ID_MAX ? len : 0,
                                              .stream_created = sqlite3_column_int64(stmt, 3),
                                              .holder = sqlite3_column_int64(stmt, 4),
-                                             .repairing = sqlite3_column_int64(stmt, 5)};
+                                             .repairing = sqlite3_column_int64(stmt, 5),
+                                             .starts = sqlite3_column_int64(stmt, 6),
+                                             .suspect_id = sqlite3_column_int64(stmt, 7)};
         if (ret_cursor->last_msg_id_len > 0)
             memcpy(ret_cursor->last_msg_id, sqlite3_column_blob(stmt, 2), len);
     } else if (rc == SQLITE_DONE) {
@@ -128,8 +130,55 @@ wb_err outbox_publisher_store_cursor(struct outbox_publisher_store *store, const
     return cursor_read(store, stream, ret_cursor, why);
 }
 
-static wb_err take_inside(struct outbox_publisher_store *self, const char *stream,
-                          struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
+static wb_err suspect_set(struct outbox_publisher_store *self, const char *stream, int64_t holder,
+                          int64_t id, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->suspect_set;
+
+    bind_text(stmt, 1, stream);
+    (void)sqlite3_bind_int64(stmt, 2, holder);
+    (void)sqlite3_bind_int64(stmt, 3, id);
+    wb_err err = outbox_publisher_store_run(self, stmt, "note the row that is sent next", why);
+    if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
+        err = wb_fail(why, WB_CONFLICT,
+                      "another publisher has taken over stream %s of %s (we were holder %lld)",
+                      stream, db_path(self->db), (long long)holder);
+    return err;
+}
+
+wb_err outbox_publisher_store_suspect(struct outbox_publisher_store *store, const char *stream,
+                                      int64_t holder, int64_t id, struct wb_why *why)
+{
+    wb_err err = db_begin(store->db, why);
+
+    if (err != WB_OK)
+        return err;
+    err = suspect_set(store, stream, holder, id, why);
+    if (err == WB_OK)
+        err = db_commit(store->db, why);
+    db_rollback(store->db);
+    return err;
+}
+
+static wb_err suspect_count(struct outbox_publisher_store *self, const char *stream, int64_t now_ms,
+                            struct outbox_publisher_cursor *cursor, struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = self->suspect_count;
+
+    (void)sqlite3_bind_int64(stmt, 1, cursor->suspect_id);
+    (void)sqlite3_bind_int64(stmt, 2, now_ms);
+    bind_text(stmt, 3, "the process ended while it sent this row");
+    (void)sqlite3_bind_int(stmt, 4, OUTBOX_PUBLISHER_CRASHES_MAX);
+    wb_err err = outbox_publisher_store_run(self, stmt, "count the end of a process", why);
+    if (err == WB_OK)
+        err = suspect_set(self, stream, cursor->holder, 0, why);
+    cursor->suspect_id = 0;
+    return err;
+}
+
+static wb_err take_inside(struct outbox_publisher_store *self, const char *stream, int64_t now_ms,
+                          struct outbox_publisher_cursor *ret_cursor, int64_t *ret_suspect,
+                          struct wb_why *why)
 {
     bind_text(self->cursor_make, 1, stream);
     wb_err err =
@@ -137,26 +186,36 @@ static wb_err take_inside(struct outbox_publisher_store *self, const char *strea
     if (err != WB_OK)
         return err;
     bind_text(self->cursor_take, 1, stream);
+    (void)sqlite3_bind_int(self->cursor_take, 2, OUTBOX_PUBLISHER_STARTS_MAX);
     err = outbox_publisher_store_run(self, self->cursor_take,
                                      "become the holder of a stream's cursor", why);
-    return err == WB_OK ? cursor_read(self, stream, ret_cursor, why) : err;
+    if (err == WB_OK)
+        err = cursor_read(self, stream, ret_cursor, why);
+    if (err != WB_OK)
+        return err;
+    *ret_suspect = ret_cursor->suspect_id;
+    return *ret_suspect != 0 ? suspect_count(self, stream, now_ms, ret_cursor, why) : WB_OK;
 }
 
 wb_err outbox_publisher_store_take(struct outbox_publisher_store *store, const char *stream,
-                                   struct outbox_publisher_cursor *ret_cursor, struct wb_why *why)
+                                   int64_t now_ms, struct outbox_publisher_cursor *ret_cursor,
+                                   int64_t *ret_suspect, struct wb_why *why)
 {
     struct outbox_publisher_cursor cursor;
+    int64_t suspect = 0;
     wb_err err = db_begin(store->db, why);
 
     if (err != WB_OK)
         return err;
-    err = take_inside(store, stream, &cursor, why);
+    err = take_inside(store, stream, now_ms, &cursor, &suspect, why);
     if (err == WB_OK)
         err = db_commit(store->db, why);
     db_rollback(store->db);
-    if (err == WB_OK)
-        *ret_cursor = cursor;
-    return err;
+    if (err != WB_OK)
+        return err;
+    *ret_cursor = cursor;
+    *ret_suspect = suspect;
+    return WB_OK;
 }
 
 static wb_err cursor_write(struct outbox_publisher_store *self, const char *stream,
@@ -172,6 +231,8 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
                             SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
     (void)sqlite3_bind_int64(stmt, 7, cursor->repairing);
+    (void)sqlite3_bind_int64(stmt, 8, cursor->starts);
+    (void)sqlite3_bind_int64(stmt, 9, cursor->suspect_id);
     wb_err err = outbox_publisher_store_run(self, stmt, "move the cursor of the outbox", why);
     if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
         err = wb_fail(why, WB_CONFLICT,
@@ -376,11 +437,12 @@ static wb_err exceptions_visit(struct outbox_publisher_store *self, struct sqlit
     int rc = SQLITE_DONE;
 
     while (go_on && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        struct outbox_publisher_exception one = {.id = sqlite3_column_int64(stmt, 0),
-                                                 .attempts =
-                                                     (uint32_t)sqlite3_column_int64(stmt, 2),
-                                                 .next_ms = sqlite3_column_int64(stmt, 3),
-                                                 .resent = sqlite3_column_int(stmt, 4) != 0};
+        struct outbox_publisher_exception one = {
+            .id = sqlite3_column_int64(stmt, 0),
+            .attempts = (uint32_t)sqlite3_column_int64(stmt, 2),
+            .next_ms = sqlite3_column_int64(stmt, 3),
+            .resent = sqlite3_column_int(stmt, 4) != 0,
+            .crashes = (uint32_t)sqlite3_column_int64(stmt, 8)};
         const struct outbox_row row = {.id = one.id,
                                        .stream = column_str(stmt, 5),
                                        .key = column_str(stmt, 6),

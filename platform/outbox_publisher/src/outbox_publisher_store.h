@@ -13,6 +13,8 @@
 
 struct outbox_publisher_store;
 
+enum { OUTBOX_PUBLISHER_STARTS_MAX = 10, OUTBOX_PUBLISHER_CRASHES_MAX = 5 };
+
 /* The row of outbox_cursor. */
 struct outbox_publisher_cursor {
     int64_t last_id;
@@ -21,7 +23,9 @@ struct outbox_publisher_cursor {
     size_t last_msg_id_len;
     int64_t stream_created;
     int64_t holder;
-    int64_t repairing; /* a repair was begun, of the stream created then; 0: none */
+    int64_t repairing;  /* a repair was begun, of the stream created then; 0: none */
+    int64_t starts;     /* in vain, up to OUTBOX_PUBLISHER_STARTS_MAX; see _suspect.c */
+    int64_t suspect_id; /* the row that is being sent by itself; 0: none */
 };
 
 /* The table outbox_source: by rising from_id. */
@@ -40,9 +44,20 @@ void outbox_publisher_store_close(struct outbox_publisher_store *store);
 /** Its connection. */
 struct db *outbox_publisher_store_db(struct outbox_publisher_store *store);
 
-/** Become the newest holder of a stream's cursor, which is made if absent. */
+/**
+ * Become the newest holder of a stream's cursor, which is made if absent. If a predecessor ended
+ * while it sent a row by itself, that is counted against the row: it is tried again at once, the
+ * next time a second later, doubling, and parked at the OUTBOX_PUBLISHER_CRASHES_MAXth time.
+ *
+ * @param ret_suspect  that row; 0: none.
+ */
 wb_err outbox_publisher_store_take(struct outbox_publisher_store *store, const char *stream,
-                                   struct outbox_publisher_cursor *ret_cursor, struct wb_why *why);
+                                   int64_t now_ms, struct outbox_publisher_cursor *ret_cursor,
+                                   int64_t *ret_suspect, struct wb_why *why);
+
+/** The row that will be sent by itself now. WB_CONFLICT: somebody else is the holder now. */
+wb_err outbox_publisher_store_suspect(struct outbox_publisher_store *store, const char *stream,
+                                      int64_t holder, int64_t id, struct wb_why *why);
 
 /** Read the cursor again. */
 wb_err outbox_publisher_store_cursor(struct outbox_publisher_store *store, const char *stream,

@@ -8,7 +8,7 @@
 
 #define EXCEPTIONS                                                                                 \
     "SELECT e.id, e.state, e.attempts, e.next_at, e.resent, ifnull(o.stream, ''),"                 \
-    " ifnull(o.key, ''), coalesce(x.subject, o.subject, '') FROM outbox_exception e"               \
+    " ifnull(o.key, ''), coalesce(x.subject, o.subject, ''), e.crashes FROM outbox_exception e"    \
     " LEFT JOIN outbox o ON o.id = e.id LEFT JOIN outbox_edit x ON x.id = e.id "
 
 /*
@@ -17,11 +17,23 @@
  */
 #define STATEMENTS(X)                                                                              \
     X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
-    X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1")               \
-    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder, repairing"      \
-                   " FROM outbox_cursor WHERE stream = ?1")                                        \
-    X(cursor_write, "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"      \
-                    " stream_created = ?6, repairing = ?7 WHERE stream = ?1 AND holder = ?2")      \
+    X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1, starts = min(starts + 1, ?2)"    \
+                   " WHERE stream = ?1")                                                           \
+    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder, repairing,"     \
+                   " starts, ifnull(suspect_id, 0) FROM outbox_cursor WHERE stream = ?1")          \
+    X(suspect_set, "UPDATE outbox_cursor SET suspect_id = nullif(?3, 0)"                           \
+                   " WHERE stream = ?1 AND holder = ?2")                                           \
+    X(suspect_count, "INSERT INTO outbox_exception(id, state, crashes, next_at, error)"            \
+                     " SELECT id, 'retry', 1, ?2, ?3 FROM outbox WHERE id = ?1"                    \
+                     " ON CONFLICT(id) DO UPDATE SET crashes = crashes + 1,"                       \
+                     " state = CASE WHEN crashes + 1 < ?4 THEN 'retry' ELSE 'parked' END,"         \
+                     " next_at = CASE WHEN crashes + 1 < ?4 THEN ?2 + (500 << crashes) END,"       \
+                     " error = excluded.error"                                                     \
+                     " WHERE state NOT IN ('parked', 'expired', 'cancelled')")                     \
+    X(cursor_write,                                                                                \
+      "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"                    \
+      " stream_created = ?6, repairing = ?7, starts = ?8, suspect_id = nullif(?9, 0)"              \
+      " WHERE stream = ?1 AND holder = ?2")                                                        \
     X(exception_write, "INSERT INTO outbox_exception(id, state, attempts, next_at, error)"         \
                        " VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(id) DO UPDATE SET"                 \
                        " state = excluded.state, attempts = excluded.attempts,"                    \
