@@ -39,6 +39,9 @@ void fault_paths_make(struct fault_paths *paths, const char *dir);
     } while (0)
 _Noreturn void fault_die(const char *format, ...) WB_PRINTF(1, 2);
 
+int64_t fault_now_ns(void);
+void fault_rest(int64_t ns);
+
 /* ---- fault_work.c: what the roles do, in any process ----------------------------------------- */
 
 #define FAULT_POISON_KEY 99 /* of rows that no bus takes: they must end as parked */
@@ -98,15 +101,18 @@ void fault_prove_checker(sqlite3 *gathered);
 /* ---- campaigns ------------------------------------------------------------------------------- */
 
 struct fault_report {
-    uint64_t kills, points, server_kills, transactions, events, seconds;
+    uint64_t kills, points, server_kills, pauses, fences, transactions, events;
+    int64_t started_ns;
     size_t broken;
 };
 
 /* In one process on the memory bus: crash points, at random and each by name. */
 struct fault_report fault_memory(uint64_t seed, unsigned kills);
-/* Processes of their own on JetStream: SIGKILL at random, and each crash point. */
-struct fault_report fault_nats(const char *self, uint64_t seed, unsigned kills);
-/* A process of the JetStream campaign: "writer", "publisher", "consumer". */
+/* Processes of their own on JetStream: SIGKILL and SIGSTOP at random, and each crash point. */
+struct fault_report fault_kill(const char *program, uint64_t seed, uint64_t kills);
+/* A publisher is stopped and put out, its standby goes on, it moves again. */
+struct fault_report fault_fence(const char *program, uint64_t seed, uint64_t fences);
+/* A process of those campaigns: "writer", "publisher", "consumer". */
 int fault_role(const char *role, const char *dir, const char *url, uint64_t seed);
 
 /* The names of all crash points of publisher and consumer. */

@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <waybill/event_bus_nats.h>
 #include <waybill/event_consumer.h>
@@ -11,16 +10,6 @@
 
 #define PACE_NS   (4 * WB_MS) /* between two transactions */
 #define SETTLE_NS (60 * WB_SEC)
-
-int64_t fault_now_ns(void)
-{
-    return wb_mono_ns(wb_clock_system());
-}
-
-void fault_rest(int64_t ns)
-{
-    (void)nanosleep(&(struct timespec){ns / WB_SEC, ns % WB_SEC}, NULL);
-}
 
 int64_t fault_live_ask(struct fault_live *self, const char *sql)
 {
@@ -169,7 +158,7 @@ void fault_print_times(const char *what, int64_t *times, size_t count)
     if (count == 0)
         return;
     qsort(times, count, sizeof(*times), by_size);
-    size_t middle = count / 2, rare = (count - 1) * 99 / 100;
+    size_t middle = count / 2, rare = count * 99 / 100;
     (void)printf("; %s p50 %.0f, p99 %.0f, max %.0f ms", what, (double)times[middle] / 1e6,
                  (double)times[rare] / 1e6, (double)times[count - 1] / 1e6);
 }

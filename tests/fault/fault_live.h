@@ -43,9 +43,6 @@ void fault_live_serve(struct fault_live *self, const struct fault_live_options *
 void fault_live_begin(struct fault_live *self, const struct fault_live_options *options,
                       uint64_t seed);
 
-int64_t fault_now_ns(void);
-void fault_rest(int64_t ns);
-
 /** One number from the producer's database; 0 when it cannot be asked. */
 int64_t fault_live_ask(struct fault_live *self, const char *sql);
 /** Is everything published that was committed when last_row was the newest? */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fault_broker.h"
 #include "fault_io.h"
 #include "fault_network.h"
 #include "fault_power.h"
@@ -18,14 +19,15 @@ const char *const fault_points[] = {
 };
 const size_t fault_point_count = sizeof(fault_points) / sizeof(fault_points[0]);
 
-static size_t report(const char *bus, uint64_t seed, const struct fault_report *report)
+static size_t report(const char *part, uint64_t seed, const struct fault_report *report)
 {
-    (void)printf("%s, seed %llu: %llu kills, %llu crash points, %llu kills of the server; "
-                 "%llu transactions, %llu events in %llu s: %s\n",
-                 bus, (unsigned long long)seed, (unsigned long long)report->kills,
+    (void)printf("%s, seed %llu: %llu kills, %llu crash points, %llu kills of the server, %llu "
+                 "pauses, %llu fenced; %llu transactions, %llu events in %llu s: %s\n",
+                 part, (unsigned long long)seed, (unsigned long long)report->kills,
                  (unsigned long long)report->points, (unsigned long long)report->server_kills,
+                 (unsigned long long)report->pauses, (unsigned long long)report->fences,
                  (unsigned long long)report->transactions, (unsigned long long)report->events,
-                 (unsigned long long)report->seconds,
+                 (unsigned long long)((fault_now_ns() - report->started_ns) / WB_SEC),
                  report->broken == 0 ? "0 lost, 0 doubled, 0 out of order, 0 phantoms"
                                      : "INVARIANTS BROKEN, see above");
     (void)fflush(stdout);
@@ -41,9 +43,16 @@ static size_t run_memory(uint64_t seed, uint64_t count)
 
 static size_t run_kill(uint64_t seed, uint64_t count)
 {
-    struct fault_report done = fault_nats("/proc/self/exe", seed, (unsigned)count);
+    struct fault_report done = fault_kill("/proc/self/exe", seed, count);
 
     return report("kill", seed, &done);
+}
+
+static size_t run_fence(uint64_t seed, uint64_t count)
+{
+    struct fault_report done = fault_fence("/proc/self/exe", seed, count);
+
+    return report("fence", seed, &done);
 }
 
 /* What there is to do to the system, and how much of it: by commit, and by hand. */
@@ -58,6 +67,8 @@ static const struct part {
     {"alloc", "runs with an allocation that fails", 400, UINT64_MAX, fault_alloc},
     {"memory", "crashes at named points in one process", 200, 10000, run_memory},
     {"network", "troubles between product and nats-server", 9, 2000, fault_network},
+    {"broker", "exchanges of a nats-server's store", 5, 1000, fault_broker},
+    {"fence", "publishers stopped, put out and set going again", 20, 1000, run_fence},
     {"kill", "SIGKILLs of processes around a nats-server", 200, 10000, run_kill},
 };
 

@@ -135,8 +135,7 @@ static void all_crashes(struct run *self, unsigned kills)
 struct fault_report fault_memory(uint64_t seed, unsigned kills)
 {
     const struct event_bus_memory_options options = {.manual = true, .seed = seed};
-    int64_t started = wb_mono_ns(wb_clock_system());
-    struct run self = {0};
+    struct run self = {.report.started_ns = fault_now_ns()};
     char dir[256];
 
     wb_rng_seed(&self.rng, seed);
@@ -157,6 +156,5 @@ struct fault_report fault_memory(uint64_t seed, unsigned kills)
         test_dir_remove(dir);
     else
         (void)printf("the files are left in %s\n", dir);
-    self.report.seconds = (uint64_t)((wb_mono_ns(wb_clock_system()) - started) / WB_SEC);
     return self.report;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <waybill/db.h>
@@ -30,6 +31,17 @@ void fault_die(const char *format, ...)
     (void)fprintf(stderr, "\n");
     va_end(args);
     exit(1);
+}
+
+int64_t fault_now_ns(void)
+{
+    return wb_mono_ns(wb_clock_system());
+}
+
+void fault_rest(int64_t ns)
+{
+    struct timespec time = {ns / WB_SEC, ns % WB_SEC};
+    (void)nanosleep(&time, NULL);
 }
 
 /* ---- the writer ------------------------------------------------------------------------------ */

@@ -1,0 +1,191 @@
+/* fault_processes.c - see fault_processes.h. */
+#include "fault_processes.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <waybill/event_bus_nats.h>
+#include <waybill/event_consumer.h>
+#include <waybill/outbox_publisher.h>
+
+#define SETTLE_NS (60 * WB_SEC) /* for everything to be handled once the killing is over */
+#define WINDOW_NS (200 * WB_MS) /* shorter than many an outage here: ids are forgotten meanwhile   \
+                                 */
+
+static const char *const role_names[FAULT_ROLES] = {"writer", "publisher", "publisher", "consumer"};
+
+/* ---- a role, in its own process -------------------------------------------------------------- */
+
+static struct event_bus *connect_bus(const char *url, bool wait)
+{
+    const struct event_bus_nats_options options = {.url = url};
+    struct event_bus *bus;
+    struct wb_why why = {""};
+
+    fault_must(event_bus_nats_create(&options, wait, &bus, &why) == WB_OK, "%s", why.text);
+    return bus;
+}
+
+static void wait_for_term(void)
+{
+    sigset_t signals;
+    int signal;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    (void)sigwait(&signals, &signal);
+}
+
+static void write_until_term(const struct fault_paths *paths, uint64_t seed)
+{
+    struct fault_writer *writer = fault_writer_open(paths, seed);
+    const struct timespec pace = {0, WB_MS};
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    while (sigtimedwait(&signals, NULL, &pace) != SIGTERM) {
+        struct wb_why why = {""};
+        wb_err err = fault_writer_transact(writer, false, &why);
+        fault_must(err == WB_OK || err == WB_BUSY || err == WB_UNKNOWN, "writer: %s", why.text);
+    }
+    fault_writer_close(writer);
+}
+
+int fault_role(const char *role, const char *dir, const char *url, uint64_t seed)
+{
+    struct fault_paths paths;
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
+    wb_log_setup(STDERR_FILENO, WB_LOG_LOGFMT, WB_LOG_ERROR);
+    fault_paths_make(&paths, dir);
+    if (strcmp(role, role_names[FAULT_WRITER]) == 0) {
+        write_until_term(&paths, seed);
+        return 0;
+    }
+    struct event_bus *bus = connect_bus(url, false);
+    if (strcmp(role, role_names[FAULT_PUBLISHER]) == 0) {
+        struct outbox_publisher *publisher = fault_publisher_start(&paths, bus, NULL);
+        wait_for_term();
+        outbox_publisher_stop(publisher);
+    } else {
+        struct event_consumer *consumer = fault_consumer_start(&paths, bus, NULL);
+        wait_for_term();
+        event_consumer_stop(consumer);
+    }
+    event_bus_destroy(bus);
+    return 0;
+}
+
+/* ---- the roles, seen from outside ------------------------------------------------------------ */
+
+void fault_process_start(struct fault_processes *self, enum fault_role role, const char *crash)
+{
+    char seed[24];
+
+    (void)snprintf(seed, sizeof(seed), "%llu", (unsigned long long)wb_rng_next(&self->rng));
+    self->pids[role] = fork();
+    fault_must(self->pids[role] >= 0, "fork: %s", strerror(errno));
+    if (self->pids[role] != 0)
+        return;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (crash != NULL)
+        (void)setenv("WAYBILL_CRASH", crash, 1);
+    execl(self->self, self->self, "--role", role_names[role], self->paths.dir, self->server.url,
+          seed, (char *)NULL);
+    _exit(126);
+}
+
+static int reap(struct fault_processes *self, enum fault_role role)
+{
+    int status = 0;
+
+    fault_must(waitpid(self->pids[role], &status, 0) == self->pids[role], "wait for %s",
+               role_names[role]);
+    self->pids[role] = 0;
+    return status;
+}
+
+void fault_process_kill(struct fault_processes *self, enum fault_role role)
+{
+    (void)kill(self->pids[role], SIGKILL);
+    int status = reap(self, role);
+    fault_must(WIFSIGNALED(status), "%s ended by itself with status %d", role_names[role],
+               WEXITSTATUS(status));
+    self->report.kills++;
+}
+
+void fault_process_pause(struct fault_processes *self, enum fault_role role)
+{
+    int status = 0;
+
+    (void)kill(self->pids[role], SIGSTOP);
+    fault_must(waitpid(self->pids[role], &status, WUNTRACED) == self->pids[role] &&
+                   WIFSTOPPED(status),
+               "%s ended by itself with status %d", role_names[role], status);
+    self->report.pauses++;
+}
+
+void fault_process_resume(struct fault_processes *self, enum fault_role role)
+{
+    (void)kill(self->pids[role], SIGCONT);
+}
+
+/* ---- begin and end --------------------------------------------------------------------------- */
+
+void fault_processes_begin(struct fault_processes *self, const char *program, uint64_t seed)
+{
+    char dir[256];
+
+    *self = (struct fault_processes){.self = program};
+    self->report.started_ns = fault_now_ns();
+    wb_rng_seed(&self->rng, seed);
+    test_dir_make(dir);
+    fault_paths_make(&self->paths, dir);
+    test_nats_start(&self->server, NULL);
+    struct event_bus *bus = connect_bus(self->server.url, true);
+    fault_declare_window(bus, WINDOW_NS);
+    event_bus_destroy(bus);
+    for (enum fault_role role = FAULT_WRITER; role < FAULT_ROLES; role++)
+        fault_process_start(self, role, NULL);
+}
+
+static void end_in_order(struct fault_processes *self, enum fault_role role)
+{
+    if (self->pids[role] == 0)
+        return;
+    (void)kill(self->pids[role], SIGTERM);
+    int status = reap(self, role);
+    fault_must(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s did not stop cleanly: %d",
+               role_names[role], status);
+}
+
+void fault_processes_end(struct fault_processes *self)
+{
+    int64_t until = fault_now_ns() + SETTLE_NS;
+
+    end_in_order(self, FAULT_WRITER);
+    while (fault_behind(&self->paths) != 0 && fault_now_ns() < until)
+        fault_rest(10 * WB_MS);
+    for (enum fault_role role = FAULT_PUBLISHER; role < FAULT_ROLES; role++)
+        end_in_order(self, role);
+    struct event_bus *bus = connect_bus(self->server.url, true);
+    fault_conclude(&self->paths, bus, &self->report);
+    event_bus_destroy(bus);
+    if (self->report.broken == 0) {
+        test_nats_stop(&self->server);
+        test_dir_remove(self->paths.dir);
+    } else {
+        (void)printf("the files are left in %s and %s\n", self->paths.dir, self->server.dir);
+        test_nats_term(&self->server);
+    }
+}
