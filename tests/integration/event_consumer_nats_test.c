@@ -6,6 +6,7 @@
 #include "event_bus_nats_fixture.h"
 
 #include <inttypes.h>
+#include <nats/nats.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sqlite3.h>
@@ -382,6 +383,56 @@ static void consumer_follows_a_store_back_and_forth(void **state)
     assert_each_once((int)last);
 }
 
+/* ---- a subscription that stands still -------------------------------------------------------- */
+
+/* Asks for one message of the consumer's own log at the server; what comes is lost to it. */
+static natsSubscription *ask_for_one(natsConnection *nc)
+{
+    char answer[4096], subject[256];
+    natsSubscription *sub = NULL;
+
+    assert_true(test_nats_request(&scene.server, "$JS.API.CONSUMER.NAMES.ORDERS", "", answer,
+                                  sizeof(answer)));
+    const char *name = strstr(answer, "\"wb-");
+    assert_non_null(name);
+    (void)snprintf(subject, sizeof(subject), "$JS.API.CONSUMER.MSG.NEXT.ORDERS.%.*s",
+                   (int)strcspn(name + 1, "\""), name + 1);
+    assert_int_equal(natsConnection_SubscribeSync(&sub, nc, "thief"), NATS_OK);
+    assert_int_equal(natsConnection_PublishRequestString(nc, subject, "thief", "1"), NATS_OK);
+    assert_int_equal(natsConnection_Flush(nc), NATS_OK);
+    return sub;
+}
+
+/* Heartbeats come, no number is missing, and yet there is more in the stream than arrives. */
+static void consumer_whose_log_stands_still_is_opened_again(void **state)
+{
+    natsConnection *nc = NULL;
+    int last = 0;
+    bool stolen = false;
+
+    (void)state;
+    publish(scene.bus, ++last, 1);
+    wait_handled(1);
+    assert_int_equal(natsConnection_ConnectTo(&nc, scene.server.url), NATS_OK);
+    for (int i = 0; i < 200 && !stolen; i++) {
+        natsSubscription *sub = ask_for_one(nc);
+        natsMsg *msg = NULL;
+        last++;
+        publish(scene.bus, last, last);
+        stolen =
+            natsSubscription_NextMsg(&msg, sub, 200) == NATS_OK && natsMsg_GetDataLength(msg) > 0;
+        natsMsg_Destroy(msg);
+        natsSubscription_Destroy(sub);
+    }
+    assert_true(stolen);
+    int64_t since = mono_ns();
+    wait_handled((uint64_t)last);
+    report("stolen", since, mono_ns());
+    natsConnection_Destroy(nc);
+    stop_consuming();
+    assert_each_once(last);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +443,7 @@ int main(void)
         T(consumer_of_a_wiped_stream_handles_each_event_once),
         T(consumer_of_an_intact_stream_reads_nothing_again),
         T(consumer_follows_a_store_back_and_forth),
+        T(consumer_whose_log_stands_still_is_opened_again),
 #undef T
     };
     return cmocka_run_group_tests_name("event_consumer_nats", tests, NULL, NULL);

@@ -121,7 +121,7 @@ static void die_everywhere(bool same_stream, uint32_t group, int most)
 static void consumer_that_dies_anywhere_handles_each_event_once(void **state)
 {
     (void)state;
-    die_everywhere(true, 1, 5);
+    die_everywhere(true, 1, 9);
     die_everywhere(true, 64, 9);
 }
 

@@ -118,7 +118,7 @@ static void consumer_finds_the_event_that_aborts_the_process(void **state)
     poison = "17";
     int deaths = die_until_well(false, 30);
     print_message("%d processes died\n", deaths);
-    assert_true(deaths <= 13); /* seven until it is alone, and five more */
+    assert_true(deaths <= 14); /* until it is first, until it is alone, and five more */
     assert_all_but_the_poison(EVENTS);
     assert_int_equal(fixture_query("SELECT count(*) FROM inbox_start WHERE starts = 0"
                                    " AND suspect = ''"),
@@ -130,7 +130,9 @@ static void consumer_finds_it_although_other_events_are_handled_in_each_life(voi
     (void)state;
     poison = "17";
     int deaths = die_until_well(true, 30);
-    assert_true(deaths <= 13);
+    print_message("%d processes died\n", deaths);
+    assert_true(deaths <=
+                21); /* what else is in a group that dies keeps it from shrinking at first */
     assert_all_but_the_poison(EVENTS);
     assert_true(fixture_query("SELECT count(*) FROM effect WHERE event = 'o'") >= 5);
 }
@@ -159,11 +161,11 @@ static void consumer_parks_a_letter_again_that_aborts_the_process(void **state)
     assert_int_equal(fixture_query("SELECT count(*) FROM dead_letter WHERE state = 'parked'"), 1);
 }
 
-/* After a clean end, or ten seconds, nobody remembers the deaths before. */
+/* Once something was committed, or after a clean end. */
 static void consumer_forgets_deaths_once_all_goes_well(void **state)
 {
     (void)state;
-    poison = "17";
+    poison = "1";
     for (int i = 0; i < 5; i++) {
         pid_t child = fork();
         assert_true(child >= 0);
@@ -173,15 +175,15 @@ static void consumer_forgets_deaths_once_all_goes_well(void **state)
     }
     assert_int_equal(fixture_query("SELECT starts FROM inbox_start"), 5);
     poison = NULL;
-    for (int n = 1; n <= EVENTS; n++)
-        fixture_publish(n);
     fixture_start();
-    fixture_run();
-    assert_int_equal(fixture_query("SELECT starts FROM inbox_start"), 6);
-    event_bus_memory_advance(fixture.bus, 11 * WB_SEC);
-    fixture_publish(EVENTS + 1);
+    fixture_stop();
+    assert_int_equal(fixture_query("SELECT starts FROM inbox_start"), 0);
+    fixture_start();
+    assert_int_equal(fixture_query("SELECT starts FROM inbox_start"), 1);
+    fixture_publish(1);
     fixture_run();
     assert_int_equal(fixture_query("SELECT starts FROM inbox_start"), 0);
+    assert_int_equal(fixture_query("SELECT starts FROM inbox_position"), 0);
 }
 
 /* A hundred lives, each ended at a random time: more often than not within a handler. */
@@ -219,7 +221,7 @@ static void consumer_counts_an_error_of_a_suspect_as_an_error(void **state)
 {
     (void)state;
     poison = "17";
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 11; i++) {
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0)

@@ -254,11 +254,19 @@ static bool note(void *ctx, const struct inbox_status *status)
                   (int)status->suspect.len, status->suspect.ptr, (int)status->accused.len,
                   status->accused.ptr, status->crashes);
     for (size_t i = 0; i < status->stream_count; i++)
-        wb_buf_printf(&seen, " %.*s at %" PRIu64 " of %" PRId64, (int)status->streams[i].stream.len,
-                      status->streams[i].stream.ptr, status->streams[i].sequence,
-                      status->streams[i].stream_created_wall_ns);
+        wb_buf_printf(&seen, " %.*s at %" PRIu64 " of %" PRId64 " starts %" PRIu64,
+                      (int)status->streams[i].stream.len, status->streams[i].stream.ptr,
+                      status->streams[i].sequence, status->streams[i].stream_created_wall_ns,
+                      status->streams[i].starts);
     wb_buf_str(&seen, "\n");
     return ctx == NULL;
+}
+
+static bool any_stream(void *ctx, struct wb_str stream, uint32_t starts)
+{
+    (void)ctx;
+    (void)starts;
+    return stream.len > 0;
 }
 
 static void inbox_list_tells_all_consumers_by_name(void **state)
@@ -276,24 +284,24 @@ static void inbox_list_tells_all_consumers_by_name(void **state)
     assert_ok(inbox_advance(inbox, &any->message, &any->origin, NULL));
     any = event(4000, "any");
     assert_ok(inbox_park(inbox, &any->message, &any->origin, "x", NULL));
-    assert_ok(inbox_start_count(inbox, &starts, &crashes, NULL));
+    assert_ok(inbox_start_count(inbox, any_stream, NULL, &starts, &crashes, NULL));
     assert_ok(inbox_suspect(inbox, &any->message, &any->origin, NULL));
-    assert_ok(inbox_start_count(inbox, &starts, &crashes, NULL));
+    assert_ok(inbox_start_count(inbox, any_stream, NULL, &starts, &crashes, NULL));
     assert_ok(inbox_suspect_letter(inbox, 7, NULL));
     assert_int_equal(starts, 2);
     assert_int_equal(crashes, 1);
     assert_ok(db_commit(db, NULL));
     assert_ok(db_exec(db,
-                      "INSERT INTO inbox_position VALUES('another', 'A', 3, 4, 0);"
+                      "INSERT INTO inbox_position VALUES('another', 'A', 3, 4, 0, 0);"
                       "INSERT INTO inbox_start(consumer, starts) VALUES('zero', 1)",
                       NULL));
     assert_ok(inbox_list(db_handle(db), note, NULL, NULL));
     assert_string_equal(
         seen.ptr,
         "another handled 0 pages 0 foreign 0 failing 0 parked 0 retry 0 starts 0 suspect  accused "
-        " 0 A at 4 of 3\n"
+        " 0 A at 4 of 3 starts 0\n"
         "worker handled 3001 pages 2 foreign 1 failing 1 parked 1 retry 0 starts 2 suspect dead "
-        "letter 7 accused " SOURCE "/4000 1 A at 5 of 7 B at 9 of 7\n"
+        "letter 7 accused " SOURCE "/4000 1 A at 5 of 7 starts 2 B at 9 of 7 starts 2\n"
         "zero handled 0 pages 0 foreign 0 failing 0 parked 0 retry 0 starts 1 suspect  accused "
         " 0\n");
     wb_buf_free(&seen);

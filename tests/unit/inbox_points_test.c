@@ -81,6 +81,7 @@ static void inbox_points_grow_sparser_with_their_distance(void **state)
     size_t count = points("A", out);
     assert_int_equal(count, INBOX_POINTS_MAX);
     assert_int_equal(out[0].sequence, last);
+    assert_int_equal(out[count - 1].sequence, 512); /* far back, too */
     /* Whatever was lost, at most so much more is read again, the oldest gap apart. */
     for (size_t i = 1; i + 1 < count; i++) {
         uint64_t lost = last - out[i].sequence + 1;

@@ -316,6 +316,7 @@ static void consumer_free(struct event_consumer *consumer)
     for (size_t i = 0; i < sizeof(copies) / sizeof(copies[0]); i++)
         free(copies[i].ours);
     free(consumer->patterns_text);
+    free(consumer->cautions);
     if (consumer->wake >= 0)
         close(consumer->wake);
     pthread_cond_destroy(&consumer->started);
@@ -336,6 +337,7 @@ static struct event_consumer *consumer_create(const struct event_consumer_option
     pthread_cond_init(&consumer->started, NULL);
     consumer->options = *options;
     defaults_set(&consumer->options);
+    consumer->group = consumer->options.group;
     consumer->options.name = wb_str_dup(wb_str(options->name));
     consumer->options.path = wb_str_dup(wb_str(options->path));
     bool copied = patterns_copy(consumer, options->patterns, options->pattern_count);

@@ -16,6 +16,9 @@
 /* Longer, and other writers of the file would notice. */
 static const int64_t GROUP_NS = 5 * WB_MS;
 
+/* From this start in vain on, what is handled alone is noted before. */
+enum { SUSPICIOUS_STARTS = 7 };
+
 /* ---- one event of a group -------------------------------------------------------------------- */
 
 /* A transaction of events; the first `done` of the queue are dealt with in it. */
@@ -199,6 +202,8 @@ static consumer_outcome park(struct event_consumer *consumer, const char *reason
         return again(consumer, WB_LOG_ERROR, why.text);
     event_consumer_tell(consumer, WB_LOG_ERROR, reason);
     event_consumer_count(consumer, &consumer->health.parked, 1, consumer->parked_series);
+    if (consumer->cautious)
+        event_consumer_starts_clear(consumer, consumer->queue[0]->stream);
     event_consumer_release(consumer, 1);
     return CONSUMER_DONE;
 }
@@ -219,16 +224,24 @@ static consumer_outcome handler_failed(struct event_consumer *consumer, const ch
 
 /* ---- a group --------------------------------------------------------------------------------- */
 
-/* What has ended the process before goes alone. */
+/*
+ * As many as wait, unless starts were in vain for a stream among them. After the last of those the
+ * event that is then alone is noted: kills from outside rarely come so often without any progress.
+ */
 static void group_choose(struct event_consumer *consumer, struct group *ret_group)
 {
-    size_t count = consumer->queued < consumer->group ? consumer->queued : consumer->group;
-    size_t until = 0;
+    size_t limit = consumer->queued < consumer->group ? consumer->queued : consumer->group;
+    uint32_t starts = event_consumer_starts_of(consumer, consumer->queue[0]->stream);
 
-    while (until < count && !event_consumer_is_accused(consumer, until))
-        until++;
-    ret_group->suspicious = (consumer->cautious && consumer->group == 1) || until == 0;
-    ret_group->count = until > 0 ? until : 1;
+    for (size_t i = 0; consumer->cautious && i < limit; i++) {
+        uint32_t vain = event_consumer_starts_of(consumer, consumer->queue[i]->stream);
+        size_t most = event_consumer_group_after(consumer, vain);
+        most = most > i ? most : i; /* those before it may go together */
+        limit = most < limit ? most : limit;
+    }
+    ret_group->count = limit > 0 ? limit : 1;
+    ret_group->suspicious =
+        starts >= SUSPICIOUS_STARTS && event_consumer_group_after(consumer, starts) == 1;
 }
 
 static void group_over(struct event_consumer *consumer, const struct group *group)
@@ -238,8 +251,10 @@ static void group_over(struct event_consumer *consumer, const struct group *grou
     event_consumer_count(consumer, &consumer->health.duplicates, group->known,
                          consumer->duplicates_series);
     event_consumer_count(consumer, &consumer->health.parked, group->aside, consumer->parked_series);
+    for (size_t i = 0; consumer->cautious && i < group->done; i++)
+        event_consumer_starts_clear(consumer, consumer->queue[i]->stream);
     event_consumer_release(consumer, group->done);
-    if (!consumer->cautious && consumer->group < consumer->options.group)
+    if (consumer->group < consumer->options.group)
         consumer->group = 2 * consumer->group < consumer->options.group ? 2 * consumer->group
                                                                         : consumer->options.group;
 }

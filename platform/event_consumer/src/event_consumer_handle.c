@@ -94,19 +94,15 @@ wb_err event_consumer_handle(struct event_consumer *consumer,
 wb_err event_consumer_commit(struct event_consumer *consumer, struct wb_why *why)
 {
     wb_err err = WB_OK;
-    bool well = consumer->start_counted && wb_mono_ns(consumer->options.clock) >=
-                                               consumer->started_mono_ns + CONSUMER_TRUST_NS;
 
     if (consumer->suspected)
         err = inbox_suspect_clear(consumer->inbox, why);
-    if (err == WB_OK && well)
+    if (err == WB_OK && consumer->start_counted)
         err = inbox_start_clear(consumer->inbox, why);
     if (err == WB_OK)
         err = db_commit(consumer->db, why);
     if (err != WB_OK)
         return err;
-    consumer->suspected = false;
-    if (well)
-        consumer->start_counted = consumer->cautious = false;
+    consumer->suspected = consumer->start_counted = false;
     return WB_OK;
 }

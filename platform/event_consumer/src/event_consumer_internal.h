@@ -63,8 +63,11 @@ struct consumer_letters {
 
 enum { CONSUMER_GROUP_MAX = 256 };
 
-/* A process that lives so long was not ended by the events that were waiting for it. */
-#define CONSUMER_TRUST_NS (10 * WB_SEC)
+/* A stream, and the starts since something of it was committed. */
+struct consumer_caution {
+    char stream[EVENT_BUS_NAME_MAX + 1];
+    uint32_t starts;
+};
 
 struct event_consumer {
     /* constant after start */
@@ -84,11 +87,13 @@ struct event_consumer {
     struct event_bus_subscription *subscription;          /* NULL: to be made still */
     struct event_bus_delivery *queue[CONSUMER_GROUP_MAX]; /* fetched, still to be dealt with */
     size_t queued;
-    size_t group;       /* so many events in one transaction, now */
-    bool handling;      /* the handler runs */
-    bool start_counted; /* and all is not known to go well yet */
-    int64_t started_mono_ns;
-    bool cautious;    /* after many starts: groups stay small */
+    size_t group;                      /* so many events in one transaction, now */
+    bool handling;                     /* the handler runs */
+    bool start_counted;                /* nothing was committed yet */
+    uint32_t starts;                   /* so many without any commit, this one included */
+    struct consumer_caution *cautions; /* of the streams that have a position */
+    size_t caution_count;
+    bool cautious;    /* some starts were in vain: look at each stream */
     bool suspected;   /* the event at hand is noted */
     uint32_t crashes; /* times that the accused event has ended a process */
     struct consumer_letters letters;
@@ -136,10 +141,17 @@ bool event_consumer_is_trouble(wb_err err);
 wb_err event_consumer_suspect(struct event_consumer *consumer, int64_t letter, struct wb_why *why);
 void event_consumer_unsuspect(struct event_consumer *consumer);
 
-/** Count this start, and let its group be as large as the starts before allow. */
+/** Count this start, and how many were in vain for each stream. */
 wb_err event_consumer_start_count(struct event_consumer *consumer, struct wb_why *why);
 /** A clean end. */
 void event_consumer_start_end(struct event_consumer *consumer);
+
+/** Starts in vain of a stream, this one included; 0: something of it was committed. */
+uint32_t event_consumer_starts_of(const struct event_consumer *consumer, struct wb_str stream);
+/** Something of the stream was committed. */
+void event_consumer_starts_clear(struct event_consumer *consumer, struct wb_str stream);
+/** Events in one transaction at most, after so many starts in vain: halved by each. */
+size_t event_consumer_group_after(const struct event_consumer *consumer, uint32_t starts);
 
 /** Has this event of the queue ended processes? */
 bool event_consumer_is_accused(struct event_consumer *consumer, size_t at);

@@ -98,7 +98,6 @@ static wb_err handle(struct event_consumer *consumer, int64_t id, struct wb_why 
         err = WB_INVALID;
     if (err == WB_OK)
         err = inbox_letter_done(consumer->inbox, id, why);
-    WB_CRASH_POINT("event_consumer.letter");
     return err == WB_OK ? event_consumer_commit(consumer, why) : err;
 }
 

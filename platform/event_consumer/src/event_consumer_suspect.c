@@ -2,46 +2,100 @@
 #include "event_consumer_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum {
-    CALM_STARTS = 1, /* without a clean end, so many change nothing */
-    CRASHES_MAX = 5  /* so often may an event end the process */
-};
+/* So often may an event end the process. */
+enum { CRASHES_MAX = 5 };
 
-/* After deaths without end the groups shrink, until the event that brings them stands alone. */
+/* ---- starts ---------------------------------------------------------------------------------- */
+
+static bool note_stream(void *ctx, struct wb_str stream, uint32_t starts)
+{
+    struct event_consumer *consumer = ctx;
+    size_t count = consumer->caution_count;
+
+    if (stream.len > EVENT_BUS_NAME_MAX)
+        return true;
+    struct consumer_caution *cautions =
+        realloc(consumer->cautions, (count + 1) * sizeof(*consumer->cautions));
+    if (cautions == NULL)
+        return false;
+    consumer->cautions = cautions;
+    cautions[count] = (struct consumer_caution){.starts = starts};
+    memcpy(cautions[count].stream, stream.ptr, stream.len);
+    consumer->caution_count++;
+    consumer->cautious |= starts > 1;
+    return true;
+}
+
 wb_err event_consumer_start_count(struct event_consumer *consumer, struct wb_why *why)
 {
-    uint32_t starts = 0;
     wb_err err = db_begin(consumer->db, why);
 
     if (err == WB_OK)
-        err = inbox_start_count(consumer->inbox, &starts, &consumer->crashes, why);
+        err = inbox_start_count(consumer->inbox, note_stream, consumer, &consumer->starts,
+                                &consumer->crashes, why);
     if (err == WB_OK)
         err = db_commit(consumer->db, why);
     db_rollback(consumer->db);
     if (err != WB_OK)
         return err;
     consumer->start_counted = true;
-    consumer->started_mono_ns = wb_mono_ns(consumer->options.clock);
-    consumer->cautious = starts > CALM_STARTS;
-    consumer->group = consumer->options.group;
-    for (uint32_t i = CALM_STARTS; i < starts && consumer->group > 1; i++)
-        consumer->group /= 2;
-    if (consumer->cautious)
-        wb_log(WB_LOG_WARN, "event_consumer",
-               "%s: start number %u without a clean end; at most %zu events in a transaction",
-               consumer->options.name, starts, consumer->group);
+    consumer->cautious |= consumer->starts > 1;
+    if (consumer->starts > 1)
+        wb_log(WB_LOG_WARN, "event_consumer", "%s: start number %u without anything committed",
+               consumer->options.name, consumer->starts);
     return WB_OK;
 }
 
 void event_consumer_start_end(struct event_consumer *consumer)
 {
-    if (!consumer->start_counted || db_begin(consumer->db, NULL) != WB_OK)
+    if (consumer->starts == 0 || db_begin(consumer->db, NULL) != WB_OK)
         return;
-    if (inbox_start_clear(consumer->inbox, NULL) == WB_OK)
+    if (inbox_start_end(consumer->inbox, NULL) == WB_OK)
         (void)db_commit(consumer->db, NULL);
     db_rollback(consumer->db);
 }
+
+static struct consumer_caution *caution_of(const struct event_consumer *consumer,
+                                           struct wb_str stream)
+{
+    for (size_t i = 0; i < consumer->caution_count; i++)
+        if (wb_str_eq(wb_str(consumer->cautions[i].stream), stream))
+            return &consumer->cautions[i];
+    return NULL;
+}
+
+uint32_t event_consumer_starts_of(const struct event_consumer *consumer, struct wb_str stream)
+{
+    const struct consumer_caution *caution = caution_of(consumer, stream);
+
+    if (!consumer->cautious)
+        return 0;
+    return caution != NULL ? caution->starts : consumer->starts;
+}
+
+void event_consumer_starts_clear(struct event_consumer *consumer, struct wb_str stream)
+{
+    struct consumer_caution *caution = caution_of(consumer, stream);
+
+    if (caution != NULL)
+        caution->starts = 0;
+    else
+        (void)note_stream(consumer, stream, 0); /* without memory it stays careful */
+}
+
+size_t event_consumer_group_after(const struct event_consumer *consumer, uint32_t starts)
+{
+    size_t group = consumer->options.group;
+
+    for (uint32_t i = 1; i < starts && group > 1; i++)
+        group /= 2;
+    return group;
+}
+
+/* ---- the event at hand ----------------------------------------------------------------------- */
 
 bool event_consumer_is_accused(struct event_consumer *consumer, size_t at)
 {

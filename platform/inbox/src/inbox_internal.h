@@ -27,7 +27,7 @@
     X(POSITION_PUT, "INSERT INTO inbox_position(consumer, stream, created, sequence, mark)"        \
                     " VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE"                            \
                     " SET created = excluded.created, sequence = excluded.sequence,"               \
-                    " mark = excluded.mark")                                                       \
+                    " mark = excluded.mark, starts = 0")                                           \
     X(ANCHORS, "SELECT sequence, mark FROM inbox_anchor"                                           \
                " WHERE consumer = ?1 AND stream = ?2 AND created = ?3 ORDER BY sequence DESC")     \
     X(ANCHOR_PUT, "INSERT OR REPLACE INTO inbox_anchor(consumer, stream, created, sequence, mark)" \
@@ -41,7 +41,11 @@
                    " accused = CASE suspect WHEN '' THEN accused ELSE suspect END,"                \
                    " crashes = CASE suspect WHEN '' THEN crashes WHEN accused THEN crashes + 1"    \
                    " ELSE 1 END RETURNING starts, accused, crashes")                               \
+    X(START_STREAMS, "UPDATE inbox_position SET starts = starts + 1 WHERE consumer = ?1"           \
+                     " RETURNING stream, starts")                                                  \
     X(START_CLEAR, "UPDATE inbox_start SET starts = 0 WHERE consumer = ?1")                        \
+    X(START_CLEAR_STREAMS, "UPDATE inbox_position SET starts = 0"                                  \
+                           " WHERE consumer = ?1 AND starts <> 0")                                 \
     X(SUSPECT_PUT, "UPDATE inbox_start SET suspect = ?2 WHERE consumer = ?1")                      \
     X(SUSPECT_CLEAR, "UPDATE inbox_start SET suspect = '',"                                        \
                      " crashes = CASE accused WHEN suspect THEN 0 ELSE crashes END,"               \

@@ -104,11 +104,13 @@ static wb_err read_streams(struct sqlite3 *handle, struct inbox_status *status,
     struct sqlite3_stmt *stmt = NULL;
     bool row = true;
     size_t count = 0, at = 0;
-    wb_err err = prepare(handle,
-                         "SELECT stream, sequence, created, (SELECT count(*) FROM inbox_anchor AS a"
-                         " WHERE a.consumer = ?1 AND a.stream = p.stream AND a.created = p.created)"
-                         " FROM inbox_position AS p WHERE consumer = ?1 ORDER BY stream",
-                         status->consumer, &stmt, why);
+    wb_err err =
+        prepare(handle,
+                "SELECT stream, sequence, created, (SELECT count(*) FROM inbox_anchor AS a"
+                " WHERE a.consumer = ?1 AND a.stream = p.stream AND a.created = p.created),"
+                " starts"
+                " FROM inbox_position AS p WHERE consumer = ?1 ORDER BY stream",
+                status->consumer, &stmt, why);
 
     while (err == WB_OK && row && count < STREAMS_MAX) {
         err = step(handle, stmt, &row, why);
@@ -120,7 +122,8 @@ static wb_err read_streams(struct sqlite3 *handle, struct inbox_status *status,
             (struct inbox_stream_status){.stream = {NULL, name.len},
                                          .sequence = (uint64_t)sqlite3_column_int64(stmt, 1),
                                          .stream_created_wall_ns = sqlite3_column_int64(stmt, 2),
-                                         .anchors = (uint64_t)sqlite3_column_int64(stmt, 3)};
+                                         .anchors = (uint64_t)sqlite3_column_int64(stmt, 3),
+                                         .starts = (uint64_t)sqlite3_column_int64(stmt, 4)};
     }
     sqlite3_finalize(stmt);
     if (err == WB_OK && names->failed)

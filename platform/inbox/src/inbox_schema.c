@@ -78,6 +78,9 @@ static const char schema_2[] =
      */
     "ALTER TABLE inbox_position ADD COLUMN mark INTEGER NOT NULL DEFAULT 0;"
 
+    /* Starts of the consumer since the position was last written. */
+    "ALTER TABLE inbox_position ADD COLUMN starts INTEGER NOT NULL DEFAULT 0;"
+
     /* Older positions, from which to go on when the stream does not hold the newest any more. */
     "CREATE TABLE inbox_anchor("
     " consumer TEXT NOT NULL,"
@@ -88,8 +91,9 @@ static const char schema_2[] =
     " PRIMARY KEY(consumer, stream, created, sequence)) WITHOUT ROWID;"
 
     /*
-     * Starts since all went well; the event in the handler's hands, kept only while they are many;
-     * and the event that was in its hands when so many processes ended, one after another.
+     * Starts since anything was committed; the event in the handler's hands, kept only after many
+     * starts in vain; and the one that was in its hands when so many processes ended, one after
+     * another.
      */
     "CREATE TABLE inbox_start("
     " consumer TEXT PRIMARY KEY NOT NULL,"

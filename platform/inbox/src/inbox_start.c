@@ -7,39 +7,82 @@
 
 #include <waybill/db.h>
 
-wb_err inbox_start_count(struct inbox *inbox, uint32_t *ret_starts, uint32_t *ret_crashes,
-                         struct wb_why *why)
+/* Reads no further when visit is out of memory: the count is rolled back with the transaction. */
+static wb_err count_streams(struct inbox *inbox, inbox_start_visit visit, void *ctx,
+                            struct wb_why *why)
 {
-    bool row = false;
+    struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_START_STREAMS);
+    bool row = true;
 
-    assert(inbox != NULL);
-    assert(ret_starts != NULL);
-    assert(ret_crashes != NULL);
+    while (row) {
+        wb_err err = inbox_first(inbox, stmt, &row, "count a start", why);
+        if (err != WB_OK)
+            return err;
+        struct wb_str stream = {(const char *)sqlite3_column_text(stmt, 0),
+                                (size_t)sqlite3_column_bytes(stmt, 0)};
+        if (row && !visit(ctx, stream, (uint32_t)sqlite3_column_int64(stmt, 1))) {
+            sqlite3_reset(stmt);
+            return wb_fail(why, WB_NOMEM, "out of memory starting %s", inbox->consumer);
+        }
+    }
+    sqlite3_reset(stmt);
+    return WB_OK;
+}
+
+static wb_err count_consumer(struct inbox *inbox, uint32_t *ret_starts, uint32_t *ret_crashes,
+                             struct wb_why *why)
+{
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_START_COUNT);
+    bool row = false;
     wb_err err = inbox_first(inbox, stmt, &row, "count a start", why);
+
     if (err != WB_OK)
         return err;
-    uint32_t starts = (uint32_t)sqlite3_column_int64(stmt, 0);
-    uint32_t crashes = (uint32_t)sqlite3_column_int64(stmt, 2);
+    *ret_starts = (uint32_t)sqlite3_column_int64(stmt, 0);
+    *ret_crashes = (uint32_t)sqlite3_column_int64(stmt, 2);
     wb_buf_clear(&inbox->accused);
     wb_buf_add(&inbox->accused, sqlite3_column_text(stmt, 1),
                (size_t)sqlite3_column_bytes(stmt, 1));
-    if (inbox->accused.failed) {
-        sqlite3_reset(stmt);
-        return wb_fail(why, WB_NOMEM, "out of memory starting %s", inbox->consumer);
-    }
     err = inbox_run(inbox, stmt, "count a start", why);
-    if (err == WB_OK) {
-        *ret_starts = starts;
-        *ret_crashes = crashes;
-    }
+    if (err == WB_OK && inbox->accused.failed)
+        err = wb_fail(why, WB_NOMEM, "out of memory starting %s", inbox->consumer);
     return err;
+}
+
+wb_err inbox_start_count(struct inbox *inbox, inbox_start_visit visit, void *ctx,
+                         uint32_t *ret_starts, uint32_t *ret_crashes, struct wb_why *why)
+{
+    uint32_t starts = 0, crashes = 0;
+
+    assert(inbox != NULL);
+    assert(visit != NULL);
+    assert(ret_starts != NULL);
+    assert(ret_crashes != NULL);
+    wb_err err = inbox_require_transaction(inbox, "count a start", why);
+    if (err == WB_OK)
+        err = count_streams(inbox, visit, ctx, why);
+    if (err == WB_OK)
+        err = count_consumer(inbox, &starts, &crashes, why);
+    if (err != WB_OK)
+        return err;
+    *ret_starts = starts;
+    *ret_crashes = crashes;
+    return WB_OK;
 }
 
 wb_err inbox_start_clear(struct inbox *inbox, struct wb_why *why)
 {
     assert(inbox != NULL);
     return inbox_run(inbox, inbox_use(inbox, INBOX_START_CLEAR), "end the count of starts", why);
+}
+
+wb_err inbox_start_end(struct inbox *inbox, struct wb_why *why)
+{
+    wb_err err = inbox_start_clear(inbox, why);
+
+    return err == WB_OK ? inbox_run(inbox, inbox_use(inbox, INBOX_START_CLEAR_STREAMS),
+                                    "end the count of starts", why)
+                        : err;
 }
 
 static bool is_accused(const struct inbox *inbox, struct wb_str text)

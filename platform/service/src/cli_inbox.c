@@ -37,8 +37,8 @@ static void print_status_json(struct wb_buf *out, const struct inbox_status *sta
         const struct inbox_stream_status *stream = &status->streams[i];
         wb_buf_str(out, i > 0 ? ",{\"stream\":" : "{\"stream\":");
         wb_buf_json_str(out, stream->stream);
-        wb_buf_printf(out, ",\"sequence\":%" PRIu64 ",\"anchors\":%" PRIu64, stream->sequence,
-                      stream->anchors);
+        wb_buf_printf(out, ",\"sequence\":%" PRIu64 ",\"anchors\":%" PRIu64 ",\"starts\":%" PRIu64,
+                      stream->sequence, stream->anchors, stream->starts);
         service_cli_json_time(out, "created", stream->stream_created_wall_ns);
         wb_buf_str(out, "}");
     }
@@ -58,10 +58,11 @@ static void print_status_text(struct wb_buf *out, const struct inbox_status *sta
     for (size_t i = 0; i < status->stream_count; i++) {
         wb_buf_str(out, "  stream   ");
         wb_buf_printable(out, status->streams[i].stream);
-        wb_buf_printf(out, "  at sequence %" PRIu64 "\n", status->streams[i].sequence);
+        wb_buf_printf(out, "  at sequence %" PRIu64, status->streams[i].sequence);
+        if (status->streams[i].starts > 1)
+            wb_buf_printf(out, "  not moved over %" PRIu64 " starts", status->streams[i].starts);
+        wb_buf_str(out, "\n");
     }
-    if (status->starts > 1)
-        wb_buf_printf(out, "  starts   %8" PRIu64 " without a clean end\n", status->starts);
     if (status->suspect.len > 0) {
         wb_buf_str(out, "  suspect  ");
         wb_buf_printable(out, status->suspect);

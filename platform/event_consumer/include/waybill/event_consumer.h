@@ -15,9 +15,10 @@
  * WB_NOMEM, WB_READ_ONLY, WB_UNKNOWN, also from the handler, are tried again until they pass, and
  * health tells them.
  *
- * An event that kills the process is found too: after starts that none survived for 10 s, or until
- * a clean end, the groups get smaller with each; an event that is alone is noted before it is
- * handled; one that was noted at five ends, one after another, becomes a dead letter.
+ * An event that kills the process is found too: with each start after which nothing of a stream
+ * was committed the groups of its events get smaller; from the seventh on, an event that is alone
+ * is noted before it is handled; one that was noted at five ends, one after another, becomes a dead
+ * letter. A clean end forgets those starts.
  *
  * Dead letters that are put into state 'retry' in the database, by whatever process, are handled
  * again within a second or so, the oldest first; they go, or are parked again with the new reason.

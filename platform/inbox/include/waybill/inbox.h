@@ -178,17 +178,30 @@ wb_err inbox_changed(struct inbox *inbox, int64_t *ret_version, struct wb_why *w
 /* ---- events that end the process ------------------------------------------------------------- */
 
 /*
- * An event whose handling kills the process would do so at each start. Starts are counted until all
- * goes well; when they are many, the event at hand is noted before it is handled. What is found
- * noted at a start is accused, and counted; only for the same one, time after time, it rises.
+ * An event whose handling kills the process would do so at each start. So starts are counted for
+ * each stream until its position moves; when they are many, the event at hand is noted before it
+ * is handled. What is found noted at a start is accused, and counted; only for the same one, time
+ * after time, it rises.
  */
 
-/** At a start: *ret_starts counts this one; *ret_crashes how often the accused ended a process. */
-wb_err inbox_start_count(struct inbox *inbox, uint32_t *ret_starts, uint32_t *ret_crashes,
-                         struct wb_why *why);
+/* The count of a stream that has a position; stream is valid during the call. */
+typedef bool (*inbox_start_visit)(void *ctx, struct wb_str stream, uint32_t starts);
 
-/** All goes well: the next start is the first again. Joins an open transaction. */
+/**
+ * Count a start, inside the open transaction.
+ * @param visit        called for each stream; false: out of memory.
+ * @param ret_starts   since anything was committed, this one included: for streams without
+ * position.
+ * @param ret_crashes  how often the accused ended a process, one after another; 0: nothing is.
+ */
+wb_err inbox_start_count(struct inbox *inbox, inbox_start_visit visit, void *ctx,
+                         uint32_t *ret_starts, uint32_t *ret_crashes, struct wb_why *why);
+
+/** Something was handled: streams without a position begin anew. Joins an open transaction. */
 wb_err inbox_start_clear(struct inbox *inbox, struct wb_why *why);
+
+/** A clean end: no stream is to blame for the next start. Joins an open transaction. */
+wb_err inbox_start_end(struct inbox *inbox, struct wb_why *why);
 
 /** Note the event, or the dead letter, that is about to be handled. */
 wb_err inbox_suspect(struct inbox *inbox, const struct message *msg,
@@ -210,6 +223,7 @@ struct inbox_stream_status {
     uint64_t sequence;
     int64_t stream_created_wall_ns;
     uint64_t anchors; /* older positions kept to go back to */
+    uint64_t starts;  /* of the consumer since the position was written; 0 or 1 in good times */
 };
 
 /* What one consumer has in a database. Views are valid during the call that hands them out. */
@@ -220,7 +234,7 @@ struct inbox_status {
     uint64_t foreign;       /* events from elsewhere that are remembered */
     uint64_t failing;       /* events whose handler failed, and that are tried again */
     uint64_t parked, retry; /* dead letters by state */
-    uint64_t starts;        /* since all went well; 0 or 1 in good times */
+    uint64_t starts;        /* since anything was committed; 0 or 1 in good times */
     uint64_t crashes;       /* processes that the accused has ended, one after another */
     struct wb_str suspect;  /* the event noted before it is handled, as for inbox_handled(); or
                              * "dead letter 7"; empty: none */
