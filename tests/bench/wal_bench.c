@@ -8,6 +8,8 @@
  */
 #include "test_support.h"
 
+#include "histogram.h"
+
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
@@ -19,73 +21,7 @@
 
 #define WRITERS_MAX 64
 #define ROWS        20000 /* kept by each writer, so that an hour does not fill the disk */
-#define BUCKETS     1280  /* 32 in each power of two of nanoseconds */
 #define MIB         1048576.0
-
-static int64_t now(void)
-{
-    return wb_mono_ns(wb_clock_system());
-}
-
-static void must_ok(wb_err err, const char *what, const struct wb_why *why)
-{
-    if (err == WB_OK)
-        return;
-    (void)fprintf(stderr, "bench: %s: %s: %s\n", what, wb_err_name(err), why->text);
-    exit(1);
-}
-
-/* ---- latencies ------------------------------------------------------------------------------- */
-
-struct histogram {
-    uint64_t counts[BUCKETS];
-    uint64_t total;
-    int64_t longest;
-};
-
-static size_t bucket_of(int64_t ns)
-{
-    unsigned power = 63U - (unsigned)__builtin_clzll((uint64_t)ns | 32);
-
-    return ((size_t)(power - 5) << 5) + (((uint64_t)ns >> (power - 5)) & 31);
-}
-
-static void add(struct histogram *self, int64_t ns)
-{
-    size_t at = bucket_of(ns);
-
-    self->counts[at < BUCKETS ? at : BUCKETS - 1]++;
-    self->total++;
-    self->longest = ns > self->longest ? ns : self->longest;
-}
-
-static void merge(struct histogram *to, const struct histogram *from)
-{
-    for (size_t i = 0; i < BUCKETS; i++)
-        to->counts[i] += from->counts[i];
-    to->total += from->total;
-    to->longest = from->longest > to->longest ? from->longest : to->longest;
-}
-
-/* The upper edge of the bucket, in microseconds. */
-static double quantile(const struct histogram *self, double q)
-{
-    uint64_t wanted = (uint64_t)((double)self->total * q), seen = 0;
-
-    for (size_t i = 0; i < BUCKETS; i++) {
-        seen += self->counts[i];
-        if (seen > wanted)
-            return (double)((33 + (i & 31)) << (i >> 5)) / 1000.0;
-    }
-    return (double)self->longest / 1000.0;
-}
-
-static void print(const char *name, const struct histogram *self)
-{
-    (void)printf("%-22s p50 %8.0f us  p99 %8.0f us  p99.9 %8.0f us  max %8.0f us  (%llu)\n", name,
-                 quantile(self, 0.5), quantile(self, 0.99), quantile(self, 0.999),
-                 (double)self->longest / 1000.0, (unsigned long long)self->total);
-}
 
 /* ---- writers --------------------------------------------------------------------------------- */
 
@@ -175,7 +111,7 @@ static int64_t watch(int64_t run_ns, int64_t *ret_over)
     while (now() < until) {
         int64_t size = wal_size();
         largest = size > largest ? size : largest;
-        *ret_over += size > 64 * 1048576;
+        *ret_over += size > INT64_C(64) * 1048576;
         if (now() >= next) {
             (void)printf("... largest log so far %.1f MiB\n", (double)largest / MIB);
             (void)fflush(stdout);

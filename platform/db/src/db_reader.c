@@ -53,20 +53,37 @@ struct index_lock {
     long long first, last;
 };
 
-static bool lock_parse(const char *line, const struct stat *st, struct index_lock *ret_lock)
-{
-    char type[16];
-    unsigned device_major = 0, device_minor = 0;
-    unsigned long long inode = 0;
-    int end = 0;
+/* The words of a line. */
+enum { WORD_KIND = 1, WORD_PID = 4, WORD_FILE, WORD_FIRST, WORD_LAST, WORD_COUNT };
 
-    if (sscanf(line, "%*s %15s %*s %*s %d %x:%x:%llu %lld %n", type, &ret_lock->pid, &device_major,
-               &device_minor, &inode, &ret_lock->first, &end) != 6 ||
-        end == 0 || strcmp(type, "POSIX") != 0)
-        return false;
-    ret_lock->last = strncmp(line + end, "EOF", 3) == 0 ? INT64_MAX : strtoll(line + end, NULL, 10);
+static bool file_is(const char *word, const struct stat *st)
+{
+    char *end = NULL;
+    unsigned long device_major = strtoul(word, &end, 16);
+    unsigned long device_minor = *end == ':' ? strtoul(end + 1, &end, 16) : 0;
+    unsigned long long inode = *end == ':' ? strtoull(end + 1, NULL, 10) : 0;
+
     return inode == st->st_ino && device_major == major(st->st_dev) &&
            device_minor == minor(st->st_dev);
+}
+
+static bool lock_parse(char *line, const struct stat *st, struct index_lock *ret_lock)
+{
+    const char *words[WORD_COUNT] = {NULL};
+    char *rest = NULL;
+    size_t count = 0;
+
+    for (char *word = strtok_r(line, " \n", &rest); word != NULL && count < WORD_COUNT;
+         word = strtok_r(NULL, " \n", &rest))
+        words[count++] = word; /* "->" as the kind: somebody who only waits for a lock */
+    if (count < WORD_COUNT || strcmp(words[WORD_KIND], "POSIX") != 0 ||
+        !file_is(words[WORD_FILE], st))
+        return false;
+    ret_lock->pid = (int)strtol(words[WORD_PID], NULL, 10);
+    ret_lock->first = strtoll(words[WORD_FIRST], NULL, 10);
+    ret_lock->last =
+        strcmp(words[WORD_LAST], "EOF") == 0 ? INT64_MAX : strtoll(words[WORD_LAST], NULL, 10);
+    return true;
 }
 
 /* The reader with the smallest mark among those that hold a lock; NULL index fields were read. */

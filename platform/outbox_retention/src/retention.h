@@ -9,6 +9,8 @@
 
 struct sqlite3_stmt;
 
+enum { DELETE_MORE_COUNT = 4 }; /* tables with rows that belong to one of the outbox */
+
 #define RETENTION_BUDGET_NS (2 * WB_MS) /* of one transaction, and of one look for rows */
 
 /* A row that is to go. */
@@ -64,8 +66,8 @@ struct outbox_retention {
     bool disk_full; /* a transaction failed so, and there has been no space for the reserve since */
     bool vacuums;   /* the file can shrink */
 
-    struct sqlite3_stmt *limits, *walk, *count, *purged, *delete_row, *delete_more[4], *purged_add,
-        *data_version;
+    struct sqlite3_stmt *limits, *walk, *count, *purged, *delete_row,
+        *delete_more[DELETE_MORE_COUNT], *purged_add, *data_version;
     struct observe_series *purged_rows, *archived_rows;
 };
 

@@ -34,7 +34,7 @@ static wb_err delete_one(struct outbox_retention *self, struct retention_victim 
     victim->gone = err == WB_OK && sqlite3_changes(db_handle(self->db)) > 0;
     if (!victim->gone)
         return err;
-    for (size_t i = 0; err == WB_OK && i < sizeof(self->delete_more) / sizeof(stmt); i++) {
+    for (size_t i = 0; err == WB_OK && i < DELETE_MORE_COUNT; i++) {
         (void)sqlite3_bind_int64(self->delete_more[i], 1, victim->id);
         err = run(self, self->delete_more[i], "delete what belongs to a row of the outbox", why);
     }

@@ -71,9 +71,9 @@ void db_bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text);
 wb_err db_begin(struct db *db, struct wb_why *why);
 
 /**
- * The same with an empty log, for work where the disk is full: between taking the place in the queue
- * and BEGIN, before(ctx) is called (it may set space free that nobody else shall get) and the log is
- * moved into the file, as far as readers allow.
+ * The same with an empty log, for work where the disk is full: between taking the place in the
+ * queue and BEGIN, before(ctx) is called (it may set space free that nobody else shall get) and the
+ * log is moved into the file, as far as readers allow.
  */
 wb_err db_begin_emptied(struct db *db, void (*before)(void *ctx), void *ctx, struct wb_why *why);
 

@@ -21,11 +21,10 @@ extern "C" {
 #define MESSAGE_PAYLOAD_MAX      (1U << 20) /* nats-server's default max_payload, 1 MiB */
 
 /* Headers of ours. Names that start with "Nats-" belong to the bus and are refused in messages. */
-#define MESSAGE_HEADER_SOURCE    "waybill-source"    /* 16 hex digits: which outbox, see outbox.h */
-#define MESSAGE_HEADER_ROW       "waybill-row"       /* decimal: the outbox row id */
-#define MESSAGE_HEADER_KEY       "waybill-key"       /* ordering key, percent-encoded if need be */
-#define MESSAGE_HEADER_REPLAY_OF "waybill-replay-of" /* SOURCE/ROW of the event that is repeated   \
-                                                      */
+#define MESSAGE_HEADER_SOURCE      "waybill-source" /* 16 hex digits: which outbox */
+#define MESSAGE_HEADER_ROW         "waybill-row"    /* decimal: the outbox row id */
+#define MESSAGE_HEADER_KEY         "waybill-key"    /* ordering key, percent-encoded if need be */
+#define MESSAGE_HEADER_REPLAY_OF   "waybill-replay-of" /* SOURCE/ROW of the event it repeats */
 #define MESSAGE_HEADER_TRACEPARENT "traceparent"
 
 struct message_header {

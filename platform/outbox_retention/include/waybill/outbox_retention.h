@@ -33,8 +33,8 @@
 extern "C" {
 #endif
 
-#define OUTBOX_RETENTION_KEEP_NS (24 * 3600 * WB_SEC) /* unless the class says otherwise */
-#define OUTBOX_RETENTION_ROWS    500                  /* deleted in one step, at most */
+#define OUTBOX_RETENTION_KEEP_NS (INT64_C(86400) * WB_SEC) /* unless the class says otherwise */
+#define OUTBOX_RETENTION_ROWS    500                       /* deleted in one step, at most */
 
 struct outbox_retention;
 

@@ -6,7 +6,8 @@
  *     int main(int argc, char **argv) { return service_main(argc, argv, &program); }
  *
  * Threads   The service starts one housekeeping thread, one that lets old rows of all outboxes go,
- *           and those of its bus, publishers, consumers and HTTP server. service_start() and service_stop() belong to one thread.
+ *           and those of its bus, publishers, consumers and HTTP server. Start and stop belong to
+ *           one thread.
  */
 #ifndef WAYBILL_SERVICE_H
 #define WAYBILL_SERVICE_H
