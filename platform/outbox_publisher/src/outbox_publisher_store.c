@@ -201,7 +201,7 @@ wb_err outbox_publisher_store_take(struct outbox_publisher_store *store, const c
                                    int64_t now_ms, struct outbox_publisher_cursor *ret_cursor,
                                    int64_t *ret_suspect, struct wb_why *why)
 {
-    struct outbox_publisher_cursor cursor;
+    struct outbox_publisher_cursor cursor = {.holder = 0};
     int64_t suspect = 0;
     wb_err err = db_begin(store->db, why);
 
