@@ -4,14 +4,13 @@
  */
 #include "fault_broker.h"
 
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 
 #include <waybill/outbox_publisher.h>
 
 #include "fault_live.h"
+#include "fault_mounts.h"
 
 enum {
     SWAPS_PER_STORE = 50, /* then all is checked, and new files begin */
@@ -42,17 +41,8 @@ struct broker {
 
 static void copy_store(const char *from, const char *to)
 {
-    const char *const args[] = {"cp", "-a", from, to, NULL};
-    union {
-        const char *const *constant;
-        char *const *given;
-    } argv = {.constant = args};
-    pid_t pid;
-    int status = 0;
-
     test_dir_remove(to);
-    fault_must(posix_spawnp(&pid, "cp", NULL, NULL, argv.given, environ) == 0 &&
-                   waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0,
+    fault_must(fault_run((const char *[]){"cp", "-a", from, to, NULL}),
                "broker: copying %s to %s failed", from, to);
 }
 

@@ -123,7 +123,7 @@ struct fault_report fault_kill(const char *program, uint64_t seed, uint64_t kill
 {
     struct fault_processes self;
 
-    fault_processes_begin(&self, program, seed);
+    fault_processes_begin(&self, program, seed, &(struct fault_processes_options){.dir = NULL});
     kill_at_random(&self, kills);
     crash_everywhere(&self);
     fault_processes_end(&self);
@@ -191,7 +191,7 @@ struct fault_report fault_fence(const char *program, uint64_t seed, uint64_t fen
     enum fault_role active = FAULT_PUBLISHER;
     struct fault_processes self;
 
-    fault_processes_begin(&self, program, seed);
+    fault_processes_begin(&self, program, seed, &(struct fault_processes_options){.dir = NULL});
     fault_process_kill(&self, FAULT_STANDBY);
     wait_for_cursor(&self, 0);
     fault_process_start(&self, FAULT_STANDBY, NULL);

@@ -102,6 +102,11 @@ void fault_live_begin(struct fault_live *self, const struct fault_live_options *
     fault_must(event_bus_listen(self->bus, connection_changed, self) == WB_OK, "no listener");
     self->publisher = fault_publisher_start(&self->paths, self->bus, NULL);
     self->consumer = fault_consumer_start(&self->paths, self->bus, NULL);
+    fault_must(
+        db_checkpointer_start(self->paths.producer, NULL, &self->checkpointers[0], &why) == WB_OK &&
+            db_checkpointer_start(self->paths.consumer, NULL, &self->checkpointers[1], &why) ==
+                WB_OK,
+        "%s", why.text);
     fault_must(sqlite3_open(self->paths.producer, &self->look) == SQLITE_OK &&
                    sqlite3_busy_timeout(self->look, 5000) == SQLITE_OK,
                "open %s", self->paths.producer);
@@ -127,6 +132,8 @@ bool fault_live_end(struct fault_live *self, struct fault_report *report)
         fault_live_say(self, "not everything was handled");
     event_consumer_stop(self->consumer);
     outbox_publisher_stop(self->publisher);
+    db_checkpointer_stop(self->checkpointers[0]);
+    db_checkpointer_stop(self->checkpointers[1]);
     (void)sqlite3_close(self->look);
     fault_conclude(&self->paths, self->bus, &done);
     event_bus_unlisten(self->bus, connection_changed, self);

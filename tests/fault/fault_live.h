@@ -19,7 +19,8 @@ struct fault_live {
     struct event_bus *bus;
     struct outbox_publisher *publisher;
     struct event_consumer *consumer;
-    sqlite3 *look; /* our own eyes on the producer's file */
+    struct db_checkpointer *checkpointers[2]; /* of both files, as a service has them */
+    sqlite3 *look;                            /* our own eyes on the producer's file */
 
     pthread_t writer;
     atomic_bool stop;    /* the writer */

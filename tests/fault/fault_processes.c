@@ -15,8 +15,9 @@
 #include <waybill/outbox_publisher.h>
 
 #define SETTLE_NS (60 * WB_SEC) /* for everything to be handled once the killing is over */
-#define WINDOW_NS (200 * WB_MS) /* shorter than many an outage here: ids are forgotten meanwhile   \
-                                 */
+#define WINDOW_NS                                                                                  \
+    (200 * WB_MS) /* shorter than many an outage here: ids are forgotten meanwhile                 \
+                   */
 
 static const char *const role_names[FAULT_ROLES] = {"writer", "publisher", "publisher", "consumer"};
 
@@ -44,12 +45,18 @@ static void wait_for_term(void)
 
 static void write_until_term(const struct fault_paths *paths, uint64_t seed)
 {
-    struct fault_writer *writer = fault_writer_open(paths, seed);
+    const char *sync = getenv("FAULT_SYNC");
+    const struct fault_writer_options options = {
+        .sync = sync != NULL && strcmp(sync, "full") == 0 ? DB_SYNC_FULL : DB_SYNC_NORMAL,
+        .seed = seed};
+    struct fault_writer *writer = NULL;
+    struct wb_why reason = {""};
     const struct timespec pace = {0, WB_MS};
     sigset_t signals;
 
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
+    fault_must(fault_writer_try(paths, &options, &writer, &reason) == WB_OK, "%s", reason.text);
     while (sigtimedwait(&signals, NULL, &pace) != SIGTERM) {
         struct wb_why why = {""};
         wb_err err = fault_writer_transact(writer, false, &why);
@@ -142,19 +149,32 @@ void fault_process_resume(struct fault_processes *self, enum fault_role role)
 
 /* ---- begin and end --------------------------------------------------------------------------- */
 
-void fault_processes_begin(struct fault_processes *self, const char *program, uint64_t seed)
+bool fault_processes_declare(struct fault_processes *self)
 {
+    struct event_bus *bus = connect_bus(self->server.url, true);
+    struct event_bus_stream_info info;
+    bool gone = event_bus_stream_info(bus, FAULT_STREAM, &info, NULL) == WB_NO_STREAM;
+
+    if (gone)
+        fault_declare_window(bus, WINDOW_NS);
+    event_bus_destroy(bus);
+    return gone;
+}
+
+void fault_processes_begin(struct fault_processes *self, const char *program, uint64_t seed,
+                           const struct fault_processes_options *options)
+{
+    const struct test_nats_options server = {.dir = options->server_dir};
     char dir[256];
 
     *self = (struct fault_processes){.self = program};
     self->report.started_ns = fault_now_ns();
     wb_rng_seed(&self->rng, seed);
-    test_dir_make(dir);
-    fault_paths_make(&self->paths, dir);
-    test_nats_start(&self->server, NULL);
-    struct event_bus *bus = connect_bus(self->server.url, true);
-    fault_declare_window(bus, WINDOW_NS);
-    event_bus_destroy(bus);
+    if (options->dir == NULL)
+        test_dir_make(dir);
+    fault_paths_make(&self->paths, options->dir != NULL ? options->dir : dir);
+    test_nats_start(&self->server, &server);
+    (void)fault_processes_declare(self);
     for (enum fault_role role = FAULT_WRITER; role < FAULT_ROLES; role++)
         fault_process_start(self, role, NULL);
 }

@@ -21,8 +21,21 @@ struct fault_processes {
     struct fault_report report;
 };
 
-/** A server with a stream that remembers ids for 200 ms only, and all roles. */
-void fault_processes_begin(struct fault_processes *self, const char *program, uint64_t seed);
+/* All zero is fine. */
+struct fault_processes_options {
+    const char *dir;        /* of the databases; NULL: a new one */
+    const char *server_dir; /* NULL: a new one */
+};
+
+/**
+ * A server with a stream that remembers ids for 200 ms only, and all roles. In the environment,
+ * FAULT_HISTORY is the file of the history instead of one beside the databases, and FAULT_SYNC=full
+ * has the writer sync each commit.
+ */
+void fault_processes_begin(struct fault_processes *self, const char *program, uint64_t seed,
+                           const struct fault_processes_options *options);
+/** As the service does at its start: the stream, if it is gone. Was it? */
+bool fault_processes_declare(struct fault_processes *self);
 /** Let all be handled, end the roles in good order, ask the checker. */
 void fault_processes_end(struct fault_processes *self);
 

@@ -18,7 +18,11 @@ void fault_paths_make(struct fault_paths *paths, const char *dir)
     (void)snprintf(paths->dir, sizeof(paths->dir), "%s", dir);
     (void)snprintf(paths->producer, sizeof(paths->producer), "%s/producer.db", dir);
     (void)snprintf(paths->consumer, sizeof(paths->consumer), "%s/consumer.db", dir);
-    (void)snprintf(paths->history, sizeof(paths->history), "%s/history", dir);
+    const char *history = getenv("FAULT_HISTORY"); /* where the disk is not the one that fails */
+    if (history != NULL)
+        (void)snprintf(paths->history, sizeof(paths->history), "%s", history);
+    else
+        (void)snprintf(paths->history, sizeof(paths->history), "%s/history", dir);
 }
 
 void fault_die(const char *format, ...)

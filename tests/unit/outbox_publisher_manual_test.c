@@ -507,6 +507,22 @@ static void exception_is_sent_only_behind_the_rows_before_it(void **state)
     assert_int_equal(fixture_int(f, "SELECT last_id FROM outbox_cursor"), 2);
 }
 
+static void damaged_source_keeps_it_from_sending_and_is_told(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_sql(f, "PRAGMA ignore_check_constraints=ON;"
+                   "INSERT INTO outbox_source(from_id, source) VALUES(5, x'01')");
+    fixture_insert(f, "a.x", "", "1");
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "");
+    assert_non_null(strstr(fixture_health(f).problem, "sources of the outbox"));
+    fixture_sql(f, "DELETE FROM outbox_source WHERE from_id = 5");
+    fixture_pass(f, 5 * WB_SEC);
+    assert_stream_holds(f, "A", "1");
+}
+
 static void overtaken_publisher_writes_nothing_and_stands_by(void **state)
 {
     struct fixture *f = *state;
@@ -613,6 +629,7 @@ int main(void)
         T(rows_passed_over_by_a_crashed_publisher_are_sent_first),
         T(younger_row_does_not_overtake_lost_rows_that_fill_a_batch),
         T(exception_is_sent_only_behind_the_rows_before_it),
+        T(damaged_source_keeps_it_from_sending_and_is_told),
         T(overtaken_publisher_writes_nothing_and_stands_by),
         T(second_publisher_stands_by_until_the_first_is_gone),
         T(metrics_tell_what_was_done),
