@@ -1,12 +1,12 @@
 /*
  * outbox_enqueue_bench.c - what an event costs its writer: one event per transaction, NORMAL.
  *
- * Beside it, in rounds that alternate, the floor: one INSERT of the same bytes through db_begin()
- * and db_commit(), on a connection of the same kind, into a file of the same kind. "bare" is a
- * table of two columns, id and one blob as long as all columns of the event together; "same table"
- * is the outbox's own table with its constraint and triggers, written by a prepared INSERT of ready
- * values. What enqueue does more: it checks subject, headers and sizes, draws an identity, reads
- * the clock, and wakes the publisher.
+ * Beside it, in slices of a hundred transactions that take turns, the floor: one INSERT of the same
+ * bytes through db_begin() and db_commit(), on a connection of the same kind, into a file of the
+ * same kind. "bare" is a table of two columns, id and one blob as long as all columns of the event
+ * together; then the outbox's own table with its constraint and triggers, written by a prepared
+ * INSERT of ready values. What enqueue does more: it checks subject, headers and sizes, draws an
+ * identity, reads the clock, and wakes the publisher.
  *
  * outbox_enqueue_bench [DIR]; default: a new directory under TMPDIR.
  */
@@ -14,13 +14,13 @@
 
 #include <sqlite3.h>
 #include <stdio.h>
-#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <waybill/db.h>
 #include <waybill/outbox.h>
 
-enum { ROUNDS = 7, EVENTS = 20000, PAYLOAD = 256 };
+enum { ROUNDS = 7, SLICES = 200, SLICE = 100, EVENTS = SLICES * SLICE, PAYLOAD = 256 };
 
 /* What a row holds besides its payload: key 'k', subject 'drain.a', msg_id, created, record. */
 enum { ROW_BYTES = PAYLOAD + 1 + 7 + WB_ID_SIZE + 6 + 10 };
@@ -128,41 +128,53 @@ struct figure {
     const char *sql;
     write_one bind; /* NULL: outbox_enqueue() */
     bool wake;
+    struct store store;
+    double cpu, wall; /* of this round, us */
     double rate[ROUNDS], cpu_us[ROUNDS];
-    size_t rounds;
 };
 
-static double cpu_us(void)
+static double now_us(clockid_t clock)
 {
-    struct rusage use;
+    struct timespec now;
 
-    (void)getrusage(RUSAGE_SELF, &use);
-    return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) * 1e6 +
-           (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
+    (void)clock_gettime(clock, &now);
+    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
 
-static void run(struct figure *figure, const char *dir)
+static void slice(struct figure *figure, size_t first)
 {
-    struct store store = {0};
+    struct store *store = &figure->store;
     struct wb_why why = {""};
+    double cpu = now_us(CLOCK_THREAD_CPUTIME_ID), wall = now_us(CLOCK_MONOTONIC);
 
-    store_open(&store, dir, figure->sql);
-    double cpu = cpu_us();
-    int64_t start = wb_mono_ns(wb_clock_system());
-    for (size_t i = 0; i < EVENTS; i++) {
-        must(db_begin(store.db, &why), "begin", &why);
+    for (size_t i = first; i < first + SLICE; i++) {
+        must(db_begin(store->db, &why), "begin", &why);
         if (figure->bind != NULL)
-            insert_one(&store, i, figure->bind);
+            insert_one(store, i, figure->bind);
         else
-            enqueue_one(&store);
-        must(db_commit(store.db, &why), "commit", &why);
+            enqueue_one(store);
+        must(db_commit(store->db, &why), "commit", &why);
         if (figure->wake)
-            outbox_wake(store.outbox);
+            outbox_wake(store->outbox);
     }
-    int64_t took = wb_mono_ns(wb_clock_system()) - start;
-    figure->cpu_us[figure->rounds] = (cpu_us() - cpu) / EVENTS;
-    figure->rate[figure->rounds++] = EVENTS * 1e9 / (double)took;
-    store_close(&store);
+    figure->cpu += now_us(CLOCK_THREAD_CPUTIME_ID) - cpu;
+    figure->wall += now_us(CLOCK_MONOTONIC) - wall;
+}
+
+static void round_run(struct figure *figures, size_t count, size_t round, const char *dir)
+{
+    for (size_t i = 0; i < count; i++)
+        store_open(&figures[i].store, dir, figures[i].sql);
+    for (size_t n = 0; n < SLICES; n++)
+        for (size_t i = 0; i < count; i++)
+            slice(&figures[(i + n) % count], n * SLICE);
+    for (size_t i = 0; i < count; i++) {
+        struct figure *figure = &figures[i];
+        figure->rate[round] = EVENTS * 1e6 / figure->wall;
+        figure->cpu_us[round] = figure->cpu / EVENTS;
+        figure->cpu = figure->wall = 0;
+        store_close(&figure->store);
+    }
 }
 
 static int compare(const void *a, const void *b)
@@ -172,24 +184,33 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void print(struct figure *figure, const struct figure *floor)
+static void print(struct figure *figure, const struct figure *bare)
 {
-    qsort(figure->rate, figure->rounds, sizeof(double), compare);
-    qsort(figure->cpu_us, figure->rounds, sizeof(double), compare);
-    (void)printf("%-40s %8.0f /s  [%.0f .. %.0f]  %5.1f us CPU", figure->name,
-                 figure->rate[figure->rounds / 2], figure->rate[0],
-                 figure->rate[figure->rounds - 1], figure->cpu_us[figure->rounds / 2]);
-    if (floor != NULL)
-        (void)printf("  %5.1f %% of bare, CPU %+.1f us",
-                     100 * figure->rate[figure->rounds / 2] / floor->rate[floor->rounds / 2],
-                     figure->cpu_us[figure->rounds / 2] - floor->cpu_us[floor->rounds / 2]);
+    double of_bare[ROUNDS], cpu_of_bare[ROUNDS];
+
+    for (size_t i = 0; i < ROUNDS; i++) {
+        of_bare[i] = 100 * figure->rate[i] / bare->rate[i];
+        cpu_of_bare[i] = 100 * figure->cpu_us[i] / bare->cpu_us[i];
+    }
+    qsort(of_bare, ROUNDS, sizeof(double), compare);
+    qsort(cpu_of_bare, ROUNDS, sizeof(double), compare);
+    double rate[ROUNDS], cpu[ROUNDS];
+    memcpy(rate, figure->rate, sizeof(rate));
+    memcpy(cpu, figure->cpu_us, sizeof(cpu));
+    qsort(rate, ROUNDS, sizeof(double), compare);
+    qsort(cpu, ROUNDS, sizeof(double), compare);
+    (void)printf("%-38s %8.0f /s  [%.0f .. %.0f]  %5.1f us CPU", figure->name, rate[ROUNDS / 2],
+                 rate[0], rate[ROUNDS - 1], cpu[ROUNDS / 2]);
+    if (figure != bare)
+        (void)printf("   %5.1f %% of the rate of bare, %5.1f %% of its CPU", of_bare[ROUNDS / 2],
+                     cpu_of_bare[ROUNDS / 2]);
     (void)printf("\n");
 }
 
 int main(int argc, char **argv)
 {
     struct figure figures[] = {
-        {.name = "bare INSERT, two columns",
+        {.name = "bare INSERT, id and one blob",
          .sql = "INSERT INTO bare(b) VALUES(?1)",
          .bind = write_bare},
         {.name = "INSERT into the outbox's table", .sql = same_sql, .bind = write_same},
@@ -207,10 +228,13 @@ int main(int argc, char **argv)
         "%d bytes each, synchronous=NORMAL, nobody publishes\n",
         sysconf(_SC_NPROCESSORS_ONLN), sqlite3_libversion(), dir, ROUNDS, EVENTS, PAYLOAD);
     for (size_t round = 0; round < ROUNDS; round++)
-        for (size_t i = 0; i < count; i++)
-            run(&figures[(i + round) % count], dir);
+        round_run(figures, count, round, dir);
     for (size_t i = 0; i < count; i++)
-        print(&figures[i], i > 0 ? &figures[0] : NULL);
+        print(&figures[i], &figures[0]);
+    (void)printf(
+        "the same db_begin() and db_commit() for all; bare writes %d bytes, as many as a row "
+        "of the outbox has\n",
+        (int)ROW_BYTES);
     if (argc <= 1)
         test_dir_remove(made);
     return 0;

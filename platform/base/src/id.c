@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 void wb_random_fill(void *out, size_t len)
@@ -57,16 +59,71 @@ uint64_t wb_rng_below(struct wb_rng *rng, uint64_t bound)
     return (uint64_t)(((wide)wb_rng_next(rng) * bound) >> 64);
 }
 
-void wb_id_new(const struct wb_clock *clock, uint8_t ret_id[WB_ID_SIZE])
+/* Time and version into 16 random bytes. */
+static void id_finish(const struct wb_clock *clock, uint8_t ret_id[WB_ID_SIZE])
 {
     uint64_t ms = (uint64_t)(wb_wall_ns(clock) / WB_MS);
 
-    wb_random_fill(ret_id, WB_ID_SIZE);
     for (int i = 0; i < 6; i++)
         ret_id[i] = (uint8_t)(ms >> (40 - 8 * i));
     ret_id[6] = (uint8_t)(0x70 | (ret_id[6] & 0x0f)); /* version 7 */
     ret_id[8] = (uint8_t)(0x80 | (ret_id[8] & 0x3f)); /* variant 10 */
 }
+
+void wb_id_new(const struct wb_clock *clock, uint8_t ret_id[WB_ID_SIZE])
+{
+    wb_random_fill(ret_id, WB_ID_SIZE);
+    id_finish(clock, ret_id);
+}
+
+/* ---- many ids -------------------------------------------------------------------------------- */
+
+enum { SOURCE_IDS = 255 };
+
+/* A page of its own, which the kernel hands to a child of fork() full of zeros: nothing left. */
+struct wb_id_source {
+    size_t left;
+    uint8_t ids[SOURCE_IDS][WB_ID_SIZE];
+};
+
+_Static_assert(sizeof(struct wb_id_source) <= 4096, "the source fits its page");
+
+struct wb_id_source *wb_id_source_create(void)
+{
+    void *page = mmap(NULL, sizeof(struct wb_id_source), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (page == MAP_FAILED)
+        return NULL;
+    if (madvise(page, sizeof(struct wb_id_source), MADV_WIPEONFORK) != 0) {
+        (void)munmap(page, sizeof(struct wb_id_source));
+        return NULL;
+    }
+    return page;
+}
+
+void wb_id_source_destroy(struct wb_id_source *source)
+{
+    if (source != NULL)
+        (void)munmap(source, sizeof(*source));
+}
+
+void wb_id_source_next(struct wb_id_source *source, const struct wb_clock *clock,
+                       uint8_t ret_id[WB_ID_SIZE])
+{
+    if (source == NULL) {
+        wb_id_new(clock, ret_id);
+        return;
+    }
+    if (source->left == 0) {
+        wb_random_fill(source->ids, sizeof(source->ids));
+        source->left = SOURCE_IDS;
+    }
+    memcpy(ret_id, source->ids[--source->left], WB_ID_SIZE);
+    id_finish(clock, ret_id);
+}
+
+/* ---- hex, hashes ----------------------------------------------------------------------------- */
 
 void wb_hex_encode(const void *data, size_t len, char *out)
 {

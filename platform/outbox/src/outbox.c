@@ -90,6 +90,7 @@ wb_err outbox_attach(struct sqlite3 *handle, struct outbox **ret_outbox, struct 
         free(self);
         return db_error(handle, rc, "prepare the INSERT of the outbox", why);
     }
+    self->ids = wb_id_source_create();
     wake_open(self);
     *ret_outbox = self;
     return WB_OK;
@@ -107,6 +108,7 @@ void outbox_detach(struct outbox *outbox)
     if (outbox->socket >= 0)
         (void)close(outbox->socket);
     outbox_wake_close(outbox->page);
+    wb_id_source_destroy(outbox->ids);
     wb_buf_free(&outbox->headers);
     free(outbox);
 }
@@ -287,7 +289,7 @@ wb_err outbox_enqueue(struct outbox *outbox, const struct outbox_event *event,
                        "enqueue an event for '%.*s': no transaction is open on this connection; "
                        "BEGIN IMMEDIATE first, so that the event commits with the rows it tells of",
                        (int)event->subject.len, event->subject.ptr);
-    wb_id_new(wb_clock_system(), receipt.msg_id);
+    wb_id_source_next(outbox->ids, wb_clock_system(), receipt.msg_id);
     wb_err err = event_check(outbox, event, receipt.msg_id, why);
     if (err == WB_OK)
         err = times_of(event, &times, why);

@@ -34,6 +34,7 @@ struct outbox {
     struct sqlite3_stmt *find, *remember;                      /* NULL until needed */
     struct sqlite3_stmt *ends, *sizes;                         /* NULL until needed */
     struct sqlite3_stmt *cancel_look, *cancel_new, *cancel_it; /* NULL until needed */
+    struct wb_id_source *ids;
     struct wb_buf headers; /* kept between calls, so that the usual event allocates nothing */
     struct outbox_envelope envelope;
     struct outbox_wake_page *page; /* NULL: none; then the publisher notices by itself */

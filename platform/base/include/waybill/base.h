@@ -228,6 +228,19 @@ uint64_t wb_rng_below(struct wb_rng *rng, uint64_t bound);
 /** A new UUIDv7 (RFC 9562, section 5.7): 48 bits of wall milliseconds, the rest random. */
 void wb_id_new(const struct wb_clock *clock, uint8_t ret_id[WB_ID_SIZE]);
 
+/*
+ * For those who need many ids: draws random bytes a page at a time. One thread. A child of fork()
+ * does not inherit what was drawn, so no id is given out twice.
+ */
+struct wb_id_source;
+
+/** NULL when there is no memory: wb_id_source_next() of NULL is wb_id_new(). */
+struct wb_id_source *wb_id_source_create(void);
+void wb_id_source_destroy(struct wb_id_source *source);
+/** As wb_id_new(). */
+void wb_id_source_next(struct wb_id_source *source, const struct wb_clock *clock,
+                       uint8_t ret_id[WB_ID_SIZE]);
+
 /** len bytes -> 2 * len lower-case hex digits and a NUL. */
 void wb_hex_encode(const void *data, size_t len, char *out);
 
