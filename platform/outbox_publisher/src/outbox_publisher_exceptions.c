@@ -445,6 +445,7 @@ wb_err outbox_publisher_exceptions_due(struct outbox_publisher_exceptions *self,
         if (waits && count < max && one->state == OUTBOX_EXCEPTION_LOST && !one->in_flight &&
             hold(self, one) != WB_OK)
             return WB_NOMEM;
+        one = &self->list[i];
         bool beyond = due <= now_ms && one->id > limit_id;
         if (beyond && self->beyond_id == 0)
             self->beyond_id = one->id;
