@@ -340,8 +340,8 @@ static void purged_stream_stays_empty(void **state)
     rows(f, 1, 3, NULL);
     fixture_start(f);
     fixture_run(f);
-    fixture_pass(f, 8 * 24 * 3600 * WB_SEC / 100000); /* a while, with checks */
-    event_bus_memory_advance(f->bus, 8 * 24 * 3600 * WB_SEC);
+    fixture_pass(f, INT64_C(8) * 24 * 3600 * WB_SEC / 100000); /* a while, with checks */
+    event_bus_memory_advance(f->bus, INT64_C(8) * 24 * 3600 * WB_SEC);
     look(f);
     assert_stream_holds(f, "A", "");
     assert_incidents(f, "");

@@ -145,14 +145,16 @@ static wb_err lanes_make(struct outbox_publisher *self,
                          const struct outbox_publisher_options *options, struct wb_why *why)
 {
     for (size_t i = 0; i < options->stream_count; i++) {
-        wb_err err = outbox_publisher_lane_create(self, i, options->streams[i], options->seed,
-                                                  &self->lanes[i], why);
+        struct outbox_publisher_lane *lane = NULL;
+        wb_err err =
+            outbox_publisher_lane_create(self, i, options->streams[i], options->seed, &lane, why);
         if (err != WB_OK)
             return err;
-        atomic_store(&self->lanes[i]->repair_wanted,
-                     options->repair != NULL &&
-                         (strcmp(options->repair, "*") == 0 ||
-                          strcmp(options->repair, options->streams[i]) == 0));
+        assert(lane != NULL);
+        self->lanes[i] = lane;
+        atomic_store(&lane->repair_wanted, options->repair != NULL &&
+                                               (strcmp(options->repair, "*") == 0 ||
+                                                strcmp(options->repair, options->streams[i]) == 0));
         self->reports[i].done_id = -1;
         self->lane_count = i + 1;
     }

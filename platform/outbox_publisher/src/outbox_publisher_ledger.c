@@ -175,25 +175,26 @@ static wb_err visit_all(struct outbox_publisher_ledger *self, struct sqlite3_stm
     return end(self, stmt, rc, "compare the rows with the stream", why);
 }
 
-wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger, int64_t after_id,
-                                    int64_t last_id, size_t limit,
+wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger,
+                                    const struct outbox_publisher_kept_range *range,
                                     outbox_publisher_kept_visit visit, void *ctx,
                                     struct wb_why *why)
 {
-    (void)sqlite3_bind_int64(ledger->rows, 1, after_id);
-    (void)sqlite3_bind_int64(ledger->rows, 2, last_id);
-    (void)sqlite3_bind_int64(ledger->rows, 3, (int64_t)limit);
+    (void)sqlite3_bind_int64(ledger->rows, 1, range->after_id);
+    (void)sqlite3_bind_int64(ledger->rows, 2, range->last_id);
+    (void)sqlite3_bind_int64(ledger->rows, 3, (int64_t)range->limit);
     return visit_all(ledger, ledger->rows, visit, ctx, why);
 }
 
 wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, const char *stream,
-                                     uint64_t first_seq, int64_t after_id, int64_t last_id,
-                                     size_t limit, outbox_publisher_kept_visit visit, void *ctx,
+                                     uint64_t first_seq,
+                                     const struct outbox_publisher_kept_range *range,
+                                     outbox_publisher_kept_visit visit, void *ctx,
                                      struct wb_why *why)
 {
-    (void)sqlite3_bind_int64(ledger->aside, 1, after_id);
-    (void)sqlite3_bind_int64(ledger->aside, 2, last_id);
-    (void)sqlite3_bind_int64(ledger->aside, 3, (int64_t)limit);
+    (void)sqlite3_bind_int64(ledger->aside, 1, range->after_id);
+    (void)sqlite3_bind_int64(ledger->aside, 2, range->last_id);
+    (void)sqlite3_bind_int64(ledger->aside, 3, (int64_t)range->limit);
     bind_text(ledger->aside, 4, stream);
     (void)sqlite3_bind_int64(ledger->aside, 5, (int64_t)first_seq);
     return visit_all(ledger, ledger->aside, visit, ctx, why);

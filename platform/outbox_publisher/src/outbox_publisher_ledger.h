@@ -42,16 +42,23 @@ struct outbox_publisher_kept {
 /** Return false to stop. */
 typedef bool (*outbox_publisher_kept_visit)(void *ctx, const struct outbox_publisher_kept *row);
 
-/** Rows in (after_id, last_id] by rising id, at most limit. */
-wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger, int64_t after_id,
-                                    int64_t last_id, size_t limit,
+/* Rows in (after_id, last_id], at most limit. */
+struct outbox_publisher_kept_range {
+    int64_t after_id, last_id;
+    size_t limit;
+};
+
+/** By rising id. */
+wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger,
+                                    const struct outbox_publisher_kept_range *range,
                                     outbox_publisher_kept_visit visit, void *ctx,
                                     struct wb_why *why);
 
 /** Of those only rows that have an exception, or were stored late at first_seq or behind it. */
 wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, const char *stream,
-                                     uint64_t first_seq, int64_t after_id, int64_t last_id,
-                                     size_t limit, outbox_publisher_kept_visit visit, void *ctx,
+                                     uint64_t first_seq,
+                                     const struct outbox_publisher_kept_range *range,
+                                     outbox_publisher_kept_visit visit, void *ctx,
                                      struct wb_why *why);
 
 /** Rows without an exception up to last_id, by falling id. */

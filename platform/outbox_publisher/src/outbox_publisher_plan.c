@@ -85,7 +85,7 @@ wb_err outbox_publisher_plan(const struct outbox_publisher_options *options, con
     else if (outbox_publisher_store_cursor(lane->store, stream, &lane->cursor, NULL) != WB_OK)
         err = wb_fail(why, WB_NOT_FOUND, "nothing was ever published to stream %s from %s", stream,
                       options->path);
-    if (err == WB_OK) {
+    if (err == WB_OK && lane != NULL) {
         plan.cursor_id = lane->cursor.last_id;
         plan.cursor_seq = lane->cursor.last_seq;
         plan.stream_first = info.first_seq;

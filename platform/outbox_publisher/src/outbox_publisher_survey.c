@@ -487,15 +487,16 @@ static wb_err walk_slice(struct outbox_publisher_lane *lane, int64_t to, bool *r
     struct outbox_publisher_survey *survey = lane->survey;
     /* Which late rows ought to be there can be told only by who has read the whole stream. */
     uint64_t first = survey->whole && !survey->made_anew ? survey->first : INT64_MAX;
+    const struct outbox_publisher_kept_range range = {
+        .after_id = survey->walk, .last_id = to, .limit = WALK_SLICE};
     wb_err err = WB_OK;
 
     survey->seen = 0;
     if (survey->walk < to && survey->phase == OUTBOX_PUBLISHER_PHASE_ASIDE)
-        err = outbox_publisher_ledger_aside(survey->ledger, lane->stream, first, survey->walk, to,
-                                            WALK_SLICE, kept_visit, lane, why);
+        err = outbox_publisher_ledger_aside(survey->ledger, lane->stream, first, &range, kept_visit,
+                                            lane, why);
     else if (survey->walk < to)
-        err = outbox_publisher_ledger_rows(survey->ledger, survey->walk, to, WALK_SLICE, kept_visit,
-                                           lane, why);
+        err = outbox_publisher_ledger_rows(survey->ledger, &range, kept_visit, lane, why);
     *ret_done = survey->seen < WALK_SLICE &&
                 survey->change_count + survey->doubt_count < OUTBOX_PUBLISHER_SURVEY_CHANGES;
     return err;
