@@ -21,12 +21,14 @@ enum {
     FEW = 64,                   /* messages that are not worth a consumer */
     BATCH = 4096,               /* in one request for more; two may be open */
     ROOM = 2 * BATCH + 2 * FEW, /* what can arrive before it is looked at, statuses included */
+    GATHER = 128,               /* messages worth to be woken for */
     NEW_CONSUMERS = 3           /* one after another, without a message in between */
 };
 
 #define ANSWER_NS             (4 * WB_SEC)
 #define SILENCE_NS            (2 * WB_SEC)
 #define LOOK_NS               (100 * WB_MS) /* how often to look whether the connection is there */
+#define GATHER_NS             WB_MS         /* the longest a message waits for others */
 #define EXPIRES_NS            (60 * WB_SEC)
 #define INACTIVE_THRESHOLD_NS (10 * WB_SEC) /* ends a consumer that we could not delete */
 
@@ -44,10 +46,12 @@ struct scan {
     struct nats_tap tap;
     natsMsg **taken; /* ROOM; taken[taken_at..taken_count) are ours and not looked at */
     size_t taken_at, taken_count;
+    size_t expected;       /* messages that may come now */
     pthread_mutex_t mutex; /* guards the rest of this part */
     pthread_cond_t filled;
     natsMsg **arrived; /* ROOM */
     size_t arrived_count;
+    size_t wake_at; /* how many are worth to be woken for */
 
     char consumer[EVENT_BUS_NAME_MAX + 1]; /* "": none */
     uint64_t consumer_seq;                 /* of the last message of it */
@@ -72,7 +76,7 @@ static void arrive(void *owner, natsMsg *msg)
     bool room = scan->arrived_count < ROOM;
     if (room) {
         scan->arrived[scan->arrived_count++] = msg;
-        if (scan->arrived_count == 1)
+        if (scan->arrived_count == scan->wake_at)
             pthread_cond_signal(&scan->filled);
     }
     pthread_mutex_unlock(&scan->mutex);
@@ -80,10 +84,19 @@ static void arrive(void *owner, natsMsg *msg)
         natsMsg_Destroy(msg);
 }
 
-/* Exchange the empty array for the one that fills; false when nothing came until then. */
-static bool refill(struct scan *scan, int64_t until_ns)
+/* Exchange the empty array for the one that fills. Being woken for each message costs more than the
+ * message: as long as they flow they are let gather for a moment. */
+static void refill(struct scan *scan, int64_t now_ns, int64_t until_ns)
 {
+    int64_t gather_ns = now_ns + GATHER_NS < until_ns ? now_ns + GATHER_NS : until_ns;
+    size_t many = scan->expected < GATHER ? scan->expected : GATHER;
+
     pthread_mutex_lock(&scan->mutex);
+    scan->wake_at = many;
+    while (scan->arrived_count < many &&
+           event_bus_nats_cond_wait(&scan->filled, &scan->mutex, gather_ns))
+        continue;
+    scan->wake_at = 1;
     while (scan->arrived_count == 0 &&
            event_bus_nats_cond_wait(&scan->filled, &scan->mutex, until_ns))
         continue;
@@ -94,19 +107,19 @@ static bool refill(struct scan *scan, int64_t until_ns)
     scan->taken_at = 0;
     scan->arrived_count = 0;
     pthread_mutex_unlock(&scan->mutex);
-    return scan->taken_count > 0;
 }
 
-/* The next message, to be destroyed; NULL: none until then, or the connection is gone. */
-static natsMsg *take(struct scan *scan, int64_t until_ns)
+/* The next message, to be destroyed; NULL: none for so long, or the connection is gone. */
+static natsMsg *take(struct scan *scan, int64_t wait_ns)
 {
-    int64_t now;
+    int64_t until_ns = 0;
 
     while (scan->taken_at == scan->taken_count) {
-        now = now_ns();
+        int64_t now = now_ns();
+        until_ns = until_ns == 0 ? now + wait_ns : until_ns;
         if (now >= until_ns || !event_bus_nats_tap_is_open(&scan->tap))
             return NULL;
-        (void)refill(scan, until_ns < now + LOOK_NS ? until_ns : now + LOOK_NS);
+        refill(scan, now, until_ns < now + LOOK_NS ? until_ns : now + LOOK_NS);
     }
     return scan->taken[scan->taken_at++];
 }
@@ -142,15 +155,14 @@ static wb_err ask(struct scan *scan, const char *subject, size_t index)
 /* Put the answers in order; those who do not come stay NULL. */
 static void gather(struct scan *scan, natsMsg *answers[FEW], size_t count)
 {
-    int64_t until = now_ns() + ANSWER_NS;
     natsMsg *msg;
 
-    for (size_t left = count; left > 0 && (msg = take(scan, until)) != NULL;) {
+    for (scan->expected = count; scan->expected > 0 && (msg = take(scan, ANSWER_NS)) != NULL;) {
         const char *suffix = natsMsg_GetSubject(msg) + strlen(scan->tap.inbox) + 1;
         uint64_t index;
         if (wb_str_to_u64(wb_str(suffix), &index) && index < count && answers[index] == NULL) {
             answers[index] = msg;
-            left--;
+            scan->expected--;
         } else {
             natsMsg_Destroy(msg);
         }
@@ -350,7 +362,9 @@ static wb_err read_consumer(struct scan *scan)
 
     while (verdict == GOES_ON) {
         pull(scan);
-        natsMsg *msg = take(scan, now_ns() + SILENCE_NS);
+        scan->expected =
+            scan->to - scan->next < GATHER ? (size_t)(scan->to - scan->next) + 1 : GATHER;
+        natsMsg *msg = take(scan, SILENCE_NS);
         if (msg == NULL && !event_bus_nats_tap_is_open(&scan->tap))
             return fail_lost(scan);
         verdict = msg != NULL ? take_in(scan, msg) : DOUBTFUL;
