@@ -251,6 +251,13 @@ static wb_err watch_get(struct event_bus *base, const char *name, uint64_t seque
     return err;
 }
 
+static wb_err watch_scan(struct event_bus *base, const char *name, uint64_t from, uint64_t to,
+                         event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
+                         struct wb_why *why)
+{
+    return event_bus_scan(((struct watch *)base)->inner, name, from, to, visit, ctx, ret_next, why);
+}
+
 static void watch_health(struct event_bus *base, struct event_bus_health *ret_health)
 {
     event_bus_health(((struct watch *)base)->inner, ret_health);
@@ -273,6 +280,7 @@ static void watch_init(struct watch *watch, struct event_bus *inner)
                                              .stream_info = watch_info,
                                              .stream_for = watch_for,
                                              .get = watch_get,
+                                             .scan = watch_scan,
                                              .health = watch_health,
                                              .close = watch_close,
                                              .destroy = watch_destroy};

@@ -339,6 +339,57 @@ static void stream_made_anew_gets_every_row_again(void **state)
     assert_true(has_repaired(w));
 }
 
+struct seen {
+    uint64_t ids[8];
+    size_t count;
+};
+
+static bool see(void *ctx, const struct event_bus_delivery *delivery)
+{
+    struct seen *seen = ctx;
+
+    assert_true(seen->count < sizeof(seen->ids) / sizeof(seen->ids[0]));
+    assert_true(wb_str_to_u64(message_header(&delivery->message, "waybill-row"),
+                              &seen->ids[seen->count++]));
+    return true;
+}
+
+static bool holes_are_mended(void *ctx)
+{
+    struct world *w = ctx;
+    struct outbox_publisher_health health;
+    struct event_bus_stream_info info;
+
+    outbox_publisher_health(w->publisher, &health);
+    return health.holes == 3 && event_bus_stream_info(w->bus, "A", &info, NULL) == WB_OK &&
+           info.last_seq == 5003;
+}
+
+static void holes_in_the_stream_are_found_and_mended(void **state)
+{
+    struct world *w = *state;
+    static const uint64_t lost[] = {17, 2500, 4000};
+    const struct outbox_publisher_options options = {.path = w->path,
+                                                     .bus = w->bus,
+                                                     .streams = streams,
+                                                     .stream_count = 1,
+                                                     .audit_wait_ns = 2 * WB_SEC};
+    uint64_t next;
+
+    assert_ok(outbox_publisher_start(&options, &w->publisher, NULL));
+    for (int i = 0; i < 50; i++)
+        enqueue(w, 100);
+    flush(w);
+    for (size_t i = 0; i < 3; i++)
+        test_nats_delete(&w->server, "A", lost[i]);
+    assert_true(test_wait(holes_are_mended, w, 30000));
+    struct seen seen = {.count = 0};
+    assert_ok(event_bus_scan(w->bus, "A", 5001, UINT64_MAX, see, &seen, &next, NULL));
+    assert_int_equal(seen.count, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(seen.ids[i], lost[i]);
+}
+
 /* ---- a publisher in a process of its own, to be killed --------------------------------------- */
 
 static int publisher_process(const char *path, const char *url)
@@ -397,6 +448,7 @@ int main(int argc, char **argv)
         T(rolled_back_store_gets_every_row_again),
         T(wiped_store_gets_every_row_again),
         T(messages_behind_a_rolled_back_stream_do_not_hide_the_loss),
+        T(holes_in_the_stream_are_found_and_mended),
         T(killed_publisher_loses_and_doubles_nothing),
     };
     if (argc == 4 && strcmp(argv[1], "publisher") == 0)

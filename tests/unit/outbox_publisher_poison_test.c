@@ -62,6 +62,13 @@ static wb_err deadly_get(struct event_bus *base, const char *stream, uint64_t se
     return err;
 }
 
+static wb_err deadly_scan(struct event_bus *base, const char *stream, uint64_t from, uint64_t to,
+                          event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
+                          struct wb_why *why)
+{
+    return event_bus_scan(inner_of(base), stream, from, to, visit, ctx, ret_next, why);
+}
+
 static void deadly_health(struct event_bus *base, struct event_bus_health *ret_health)
 {
     event_bus_health(inner_of(base), ret_health);
@@ -98,6 +105,7 @@ static int child(const char *path, const char *life)
                                              .stream_info = deadly_info,
                                              .stream_for = deadly_stream_for,
                                              .get = deadly_get,
+                                             .scan = deadly_scan,
                                              .health = deadly_health,
                                              .close = deadly_close,
                                              .destroy = deadly_destroy};

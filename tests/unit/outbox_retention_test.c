@@ -41,6 +41,23 @@ static void outbox_retention_keeps_what_was_not_read_back(void **state)
     outbox_retention_close(retention);
 }
 
+static void outbox_retention_keeps_rows_stored_late_until_they_are_read_back(void **state)
+{
+    (void)state;
+    add_rows("a.b", 5, 100 * HOUR, 10);
+    verify_up_to("S", 5);
+    sql("INSERT INTO outbox_late(row_id, stream, sequence) VALUES(2, 'S', 6)");
+    sql("UPDATE outbox_cursor SET verified_seq = 5");
+    struct outbox_retention *retention = open_retention(NULL, 0);
+    assert_int_equal(run_out(retention), 3);
+    assert_int_equal(number("SELECT min(id) FROM outbox"), 2);
+    sql("UPDATE outbox_cursor SET verified_seq = 6");
+    wb_clock_virtual_advance(&now, 2 * HOUR);
+    assert_int_equal(run_out(retention), 0);
+    assert_int_equal(run_out(retention), 1);
+    outbox_retention_close(retention);
+}
+
 static void outbox_retention_never_takes_the_newest_row(void **state)
 {
     (void)state;
@@ -63,6 +80,7 @@ static void outbox_retention_keeps_rows_off_the_straight_path_but_for_those_that
         " VALUES(5, 'x', '', 0, ''), (6, 'x', '', 0, '')");
     sql("INSERT INTO outbox_idempotency(caller, key, row_id) VALUES('c', '5', 5), ('c', '7', 7)");
     sql("INSERT INTO outbox_late(row_id, stream, sequence) VALUES(6, 'S', 9), (8, 'S', 10)");
+    sql("UPDATE outbox_cursor SET verified_seq = 9");
     struct outbox_retention *retention = open_retention(NULL, 0);
     assert_int_equal(run_out(retention), 2);
     assert_int_equal(number("SELECT count(*) FROM outbox WHERE id IN (6, 7)"), 0);
@@ -269,6 +287,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
         T(outbox_retention_lets_confirmed_rows_go_after_a_day),
         T(outbox_retention_keeps_what_was_not_read_back),
+        T(outbox_retention_keeps_rows_stored_late_until_they_are_read_back),
         T(outbox_retention_never_takes_the_newest_row),
         T(outbox_retention_keeps_rows_off_the_straight_path_but_for_those_that_ended),
         T(outbox_retention_keeps_what_somebody_holds),

@@ -168,8 +168,8 @@ static wb_err status_streams(struct sqlite3 *handle, struct outbox_status *statu
     const size_t max = sizeof(status->streams) / sizeof(status->streams[0]);
     int rc = SQLITE_ROW;
     wb_err err = prepare(handle,
-                         "SELECT stream, last_id, last_seq, holder FROM main.outbox_cursor "
-                         "ORDER BY stream",
+                         "SELECT stream, last_id, last_seq, holder, verified_id"
+                         " FROM main.outbox_cursor ORDER BY stream",
                          &stmt, why);
 
     if (err != WB_OK)
@@ -181,6 +181,7 @@ static wb_err status_streams(struct sqlite3 *handle, struct outbox_status *statu
         stream->last_id = sqlite3_column_int64(stmt, 1);
         stream->last_seq = (uint64_t)sqlite3_column_int64(stmt, 2);
         stream->holder = sqlite3_column_int64(stmt, 3);
+        stream->verified_id = sqlite3_column_int64(stmt, 4);
     }
     if (rc != SQLITE_ROW && rc != SQLITE_DONE)
         err = db_error(handle, rc, "read the cursors of the outbox", why);

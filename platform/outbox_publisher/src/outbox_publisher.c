@@ -18,6 +18,7 @@
 #define WINDOW_MAX           65536
 #define ACK_TIMEOUT_NS       (5 * WB_SEC)
 #define ATTEMPTS_DEFAULT     10
+#define AUDIT_WAIT_NS        (300 * WB_SEC)
 
 const char *outbox_publisher_state_name(outbox_publisher_state state)
 {
@@ -68,6 +69,9 @@ static void metrics_open(struct outbox_publisher *self, struct observe *observe)
     self->orphans = observe_series(observe, OBSERVE_OUTBOX_ORPHANS, self->name);
     self->pending = observe_series(observe, OBSERVE_OUTBOX_PENDING, self->name);
     self->oldest = observe_series(observe, OBSERVE_OUTBOX_OLDEST, self->name);
+    self->audit_gap = observe_series(observe, OBSERVE_OUTBOX_AUDIT_GAP, self->name);
+    self->verified = observe_series(observe, OBSERVE_OUTBOX_VERIFIED, self->name);
+    self->holes = observe_series(observe, OBSERVE_OUTBOX_HOLES, self->name);
 }
 
 static void bus_listener(void *ctx, bool connected)
@@ -123,6 +127,7 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     self->started_mono_ns = wb_mono_ns(self->clock);
     self->window = options->window > 0 ? options->window : WINDOW_DEFAULT;
     self->window_bytes = options->window_bytes > 0 ? options->window_bytes : WINDOW_BYTES_DEFAULT;
+    self->audit_wait_ns = options->audit_wait_ns > 0 ? options->audit_wait_ns : AUDIT_WAIT_NS;
     self->ack_timeout_ns = options->ack_timeout_ns > 0 ? options->ack_timeout_ns : ACK_TIMEOUT_NS;
     self->max_attempts = options->max_attempts > 0 ? options->max_attempts : ATTEMPTS_DEFAULT;
     self->classes = options->classes;
@@ -363,16 +368,20 @@ void outbox_publisher_metrics(struct outbox_publisher *publisher)
 {
     const struct outbox_publisher_report *reports = publisher->reports;
     outbox_publisher_state state = reports[0].state;
-    int64_t pending = 0, oldest_ns = 0;
+    int64_t pending = 0, oldest_ns = 0, audit_gap = 0, verified_ms = reports[0].verified_ms;
 
     for (size_t i = 0; i < publisher->lane_count; i++) {
         state = badness(reports[i].state) > badness(state) ? reports[i].state : state;
         pending = reports[i].pending > pending ? reports[i].pending : pending;
         oldest_ns = reports[i].oldest_ns > oldest_ns ? reports[i].oldest_ns : oldest_ns;
+        audit_gap = reports[i].audit_gap > audit_gap ? reports[i].audit_gap : audit_gap;
+        verified_ms = reports[i].verified_ms < verified_ms ? reports[i].verified_ms : verified_ms;
     }
     observe_set(publisher->state, state);
     observe_set(publisher->pending, pending);
     observe_set_ns(publisher->oldest, oldest_ns);
+    observe_set(publisher->audit_gap, audit_gap);
+    observe_set_ns(publisher->verified, verified_ms * WB_MS);
 }
 
 void outbox_publisher_health(struct outbox_publisher *publisher,
@@ -390,6 +399,11 @@ void outbox_publisher_health(struct outbox_publisher *publisher,
         health.restores += report->restores;
         health.scanned += report->scanned;
         health.in_flight += report->in_flight;
+        health.holes += report->holes;
+        health.audit_gap =
+            report->audit_gap > health.audit_gap ? report->audit_gap : health.audit_gap;
+        if (i == 0 || report->verified_ms * WB_MS < health.verified_wall_ns)
+            health.verified_wall_ns = report->verified_ms * WB_MS;
         if (report->problem[0] != '\0' && (worse || health.problem[0] == '\0'))
             memcpy(health.problem, report->problem, sizeof(health.problem));
         if (worse)

@@ -46,6 +46,7 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
     lane->dry = false;
     outbox_publisher_exceptions_land(&lane->exceptions);
     pass_set_aside(lane);
+    outbox_publisher_audit_reset(lane);
 }
 
 static bool batch_empty(const struct outbox_publisher_lane *lane)
@@ -470,6 +471,9 @@ bool outbox_publisher_drain(struct outbox_publisher_lane *lane)
         lane->database_failures = 0;
         outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, NULL); /* no problem any more */
     }
+    if (lane->state == OUTBOX_PUBLISHER_DRAIN && lane->verdict == OUTBOX_PUBLISHER_GOES_ON &&
+        lane->database_retry_mono_ns == 0)
+        did = outbox_publisher_audit(lane) || did;
     if (lane->state == OUTBOX_PUBLISHER_DRAIN && lane->verdict == OUTBOX_PUBLISHER_GOES_ON)
         did = check_due(lane, now) || did;
     return did;
@@ -488,6 +492,7 @@ int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane)
     if (lane->database_retry_mono_ns != 0)
         return lane->database_retry_mono_ns - now;
     until = earlier(until, mark_due_ns(lane));
+    until = earlier(until, outbox_publisher_audit_due_ns(lane));
     const struct outbox_publisher_due *first = outbox_publisher_schedule_first(&lane->schedule);
     if (first != NULL &&
         first->id <= outbox_publisher_done_id(lane) && /* else an ack comes first */

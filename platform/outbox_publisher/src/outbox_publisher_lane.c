@@ -234,6 +234,7 @@ static void report(struct outbox_publisher_lane *lane)
     out->restores = lane->restores;
     out->scanned = lane->scanned;
     out->in_flight = outbox_publisher_flight_count(lane->flight);
+    outbox_publisher_audit_report(lane, out);
     if (out->done_id != done_id)
         pthread_cond_broadcast(&publisher->progress);
     out->done_id = done_id;
@@ -389,6 +390,7 @@ void outbox_publisher_lane_destroy(struct outbox_publisher_lane *lane)
     free(lane->sources.list);
     db_role_close(lane->role);
     db_barrier_destroy(lane->barrier);
+    outbox_publisher_audit_free(lane);
     outbox_publisher_store_close(lane->store);
     free(lane);
 }

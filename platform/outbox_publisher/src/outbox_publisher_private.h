@@ -19,6 +19,8 @@
  * outbox_publisher_store.c    the database
  * outbox_publisher_fence.c    overtaking one that does not move
  * outbox_publisher_suspect.c  rows that end the process which sends them
+ * outbox_publisher_audit.c    reading back what was published some time ago
+ * outbox_publisher_verified.c the database, for that
  * outbox_publisher_wake.c     sleeping, and being woken
  */
 #ifndef OUTBOX_PUBLISHER_PRIVATE_H
@@ -27,6 +29,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "outbox_publisher_audit.h"
 #include "outbox_publisher_exceptions.h"
 #include "outbox_publisher_flight.h"
 #include "outbox_publisher_schedule.h"
@@ -97,6 +100,9 @@ struct outbox_publisher_report {
     int64_t done_id;   /* rows up to here are published or set aside; -1: not known yet */
     int64_t pending;   /* about how many are not */
     int64_t oldest_ns; /* age of the oldest of them */
+    int64_t audit_gap; /* rows published and not yet read back */
+    int64_t verified_ms;
+    uint64_t holes;
     struct outbox_publisher_route route;
 };
 
@@ -203,6 +209,8 @@ struct outbox_publisher_lane {
 
     uint64_t published, settles, foreign, repairs, restores, scanned;
 
+    struct outbox_publisher_audit audit;
+
     int watch_fd; /* inotify on the write-ahead log; -1: none */
     int watch_wd; /* -1: none */
     unsigned rechecks;
@@ -219,6 +227,7 @@ struct outbox_publisher {
     size_t window, window_bytes;
     int64_t ack_timeout_ns;
     uint32_t max_attempts;
+    int64_t audit_wait_ns;
     const struct outbox_class *classes; /* borrowed */
     size_t class_count;
     bool manual;
@@ -230,6 +239,7 @@ struct outbox_publisher {
 
     struct observe_series *published, *settles, *parked, *barriers, *state, *pending, *oldest;
     struct observe_series *repairs, *republished, *late, *restores, *orphans;
+    struct observe_series *audit_gap, *verified, *holes;
 
     pthread_mutex_t mutex;
     pthread_cond_t progress; /* some lane's done_id has moved */
@@ -407,6 +417,18 @@ wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *
 bool outbox_publisher_idle(const struct outbox_publisher_lane *lane);
 /** Nanoseconds until DRAIN has something to do by itself. */
 int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane);
+
+/* ---- outbox_publisher_audit.c ---------------------------------------------------------------- */
+
+/** In DRAIN: one step, if one is due. true: it did something. */
+bool outbox_publisher_audit(struct outbox_publisher_lane *lane);
+/** When the next step is due; INT64_MAX: everything is read back. */
+int64_t outbox_publisher_audit_due_ns(const struct outbox_publisher_lane *lane);
+/** The tables or the stream may have changed: begin again where the tables say. */
+void outbox_publisher_audit_reset(struct outbox_publisher_lane *lane);
+void outbox_publisher_audit_report(const struct outbox_publisher_lane *lane,
+                                   struct outbox_publisher_report *out);
+void outbox_publisher_audit_free(struct outbox_publisher_lane *lane);
 
 /* ---- outbox_publisher_answer.c --------------------------------------------------------------- */
 

@@ -17,10 +17,13 @@ static const int64_t STEP_MIN_NS = 100 * WB_US;    /* what a step costs others a
 
 enum { VACUUM_PAGES = 64 };
 
-/* Is the row o confirmed? ?3 is what all cursors have read back, for rows that name no stream. */
+/* Is the row o confirmed? ?3 is what all cursors have read back, for rows that name no stream. One
+ * that was stored late is only when its sequence was read back as well. */
 #define CONFIRMED                                                                                  \
-    "o.id <= CASE o.stream WHEN '' THEN ?3 ELSE ifnull((SELECT c.verified_id"                      \
-    " FROM main.outbox_cursor c WHERE c.stream = o.stream), 0) END"
+    "(o.id <= CASE o.stream WHEN '' THEN ?3 ELSE ifnull((SELECT c.verified_id"                     \
+    " FROM main.outbox_cursor c WHERE c.stream = o.stream), 0) END"                                \
+    " AND NOT EXISTS (SELECT 1 FROM main.outbox_late l JOIN main.outbox_cursor c"                  \
+    " ON c.stream = l.stream WHERE l.row_id = o.id AND l.sequence > c.verified_seq))"
 /* Lengths come from the row's head: the payload itself is not read. */
 #define BYTES "length(o.payload) + length(o.headers) + length(o.subject) + length(o.key)"
 

@@ -63,9 +63,11 @@ static void print_status_json(struct cli *cli, const struct outbox_status *statu
     for (size_t i = 0; i < status->stream_count; i++) {
         wb_buf_str(out, i > 0 ? ",{\"stream\":" : "{\"stream\":");
         wb_buf_json_str(out, wb_str(status->streams[i].stream));
-        wb_buf_printf(
-            out, ",\"last_id\":%" PRId64 ",\"last_seq\":%" PRIu64 ",\"holder\":%" PRId64 "}",
-            status->streams[i].last_id, status->streams[i].last_seq, status->streams[i].holder);
+        wb_buf_printf(out,
+                      ",\"last_id\":%" PRId64 ",\"last_seq\":%" PRIu64 ",\"holder\":%" PRId64
+                      ",\"verified_id\":%" PRId64 "}",
+                      status->streams[i].last_id, status->streams[i].last_seq,
+                      status->streams[i].holder, status->streams[i].verified_id);
     }
     wb_buf_str(out, "]}\n");
 }
@@ -93,8 +95,11 @@ static void print_status_text(struct cli *cli, const struct outbox_status *statu
     for (size_t i = 0; i < status->stream_count; i++) {
         wb_buf_str(out, "  stream   ");
         wb_buf_printable(out, wb_str(status->streams[i].stream));
-        wb_buf_printf(out, "  published up to row %" PRId64 " at sequence %" PRIu64 "\n",
-                      status->streams[i].last_id, status->streams[i].last_seq);
+        wb_buf_printf(out,
+                      "  published up to row %" PRId64 " at sequence %" PRIu64
+                      ", read back up to row %" PRId64 "\n",
+                      status->streams[i].last_id, status->streams[i].last_seq,
+                      status->streams[i].verified_id);
     }
     if (status->retry + status->parked > 0)
         wb_buf_str(out, "hint: waybill outbox ls --state retry (or parked) says why\n");

@@ -53,6 +53,12 @@ extern "C" {
     X(OUTBOX_STATE, "waybill_outbox_publisher_state", GAUGE, "outbox",                             \
       "0 standby, 1 check, 2 settle, 3 drain, 4 outage, 5 fenced, 6 stopping, 7 halted, "          \
       "8 repair, 9 restore")                                                                       \
+    X(OUTBOX_AUDIT_GAP, "waybill_outbox_audit_gap_rows", GAUGE, "outbox",                          \
+      "Published rows that were not read back yet")                                                \
+    X(OUTBOX_VERIFIED, "waybill_outbox_verified_until_seconds", GAUGE, "outbox",                   \
+      "Unix time up to which what was published is read back")                                     \
+    X(OUTBOX_HOLES, "waybill_outbox_holes_total", COUNTER, "outbox",                               \
+      "Published rows that were found missing when read back, and sent again")                     \
     X(OUTBOX_REPAIRS, "waybill_outbox_repairs_total", COUNTER, "outbox",                           \
       "Times the bus was found to have lost published events, and mended")                         \
     X(OUTBOX_REPUBLISHED, "waybill_outbox_republished_total", COUNTER, "outbox",                   \

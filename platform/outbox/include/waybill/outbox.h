@@ -192,9 +192,10 @@ struct outbox_status {
     size_t stream_count;    /* entries used in streams */
     struct outbox_stream_status {
         char stream[65];
-        int64_t last_id;   /* rows up to here are published, exceptions apart */
-        uint64_t last_seq; /* the sequence of the newest of them in the stream */
-        int64_t holder;    /* counts the publishers so far */
+        int64_t last_id;     /* rows up to here are published, exceptions apart */
+        uint64_t last_seq;   /* the sequence of the newest of them in the stream */
+        int64_t holder;      /* counts the publishers so far */
+        int64_t verified_id; /* rows up to here were read back from the stream */
     } streams[16];
 };
 

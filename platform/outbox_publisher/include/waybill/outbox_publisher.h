@@ -36,6 +36,11 @@
  *           Stop the publisher before you replace its file. At the start no stream is written to
  *           before each has been looked at, for at most 10 s.
  *
+ * Audit     Some time after they were published, rows are read back from the stream. Those that are
+ *           there are confirmed (outbox_cursor.verified_id), which is what retention waits for;
+ * what the stream has lost in its midst goes out again, and outbox_incident tells of it. What went
+ * by the stream's own limits meanwhile counts as confirmed.
+ *
  * Threads   One for each stream. In manual mode none: outbox_publisher_step() does the work.
  */
 #ifndef WAYBILL_OUTBOX_PUBLISHER_H
@@ -63,6 +68,8 @@ struct outbox_publisher_options {
     size_t window;                /* sent and not yet marked, messages; 0: 1000 */
     size_t window_bytes;          /* 0: 2 MiB */
     int64_t ack_timeout_ns;       /* 0: 5 s */
+    int64_t audit_wait_ns;        /* what was published so long ago is read back; 0: 5 min. Shorter
+                                     than a server's sync interval, it tells little about power cuts */
     uint32_t max_attempts;        /* of a row that is refused, before it is parked; 0: 10 */
     const struct wb_clock *clock; /* NULL: the system's */
     const struct outbox_class *classes; /* borrowed until stop; their policy counts here */
@@ -131,7 +138,11 @@ struct outbox_publisher_health {
     uint64_t restores; /* times the database was found to have gone back */
     uint64_t scanned;  /* messages read back by both */
     size_t in_flight;
-    char problem[512]; /* what keeps it from draining; "" */
+    int64_t audit_gap; /* rows published and not read back yet; of the stream furthest behind */
+    int64_t
+        verified_wall_ns; /* what was stored by then is read back; of the same; 0: nothing yet */
+    uint64_t holes;       /* rows found missing by the audit, and sent again */
+    char problem[512];    /* what keeps it from draining; "" */
 };
 
 void outbox_publisher_health(struct outbox_publisher *publisher,
