@@ -309,6 +309,33 @@ static void publish_with_expected_sequence_is_stored_only_if_met(void **state)
     assert_int_equal(info.last_seq, 2);
 }
 
+static wb_err publish_behind(struct contract *c, uint64_t last, const char *last_id, const char *id)
+{
+    const struct message msg = {.subject = wb_str("orders.a"), .msg_id = wb_str(id)};
+    struct event_bus_publish_options options = {.expect_last_seq = true, .last_seq = last};
+
+    memcpy(options.last_msg_id, last_id, strlen(last_id) + 1);
+    return event_bus_publish(c->bus, &msg, &options, NULL, NULL);
+}
+
+static void publish_with_expected_id_stands_right_behind_it_or_nowhere(void **state)
+{
+    struct contract *c = *state;
+    struct event_bus_stream_info info;
+
+    contract_stream(c, "ORDERS", "orders.>");
+    assert_ok(publish_behind(c, 0, "", "id-1"));
+    assert_ok(publish_behind(c, 1, "id-1", "id-2"));
+    assert_err(publish_behind(c, 2, "id-1", "id-3"), WB_CONFLICT);
+    assert_err(publish_behind(c, 1, "id-2", "id-3"), WB_CONFLICT);
+    assert_ok(event_bus_publish(c->bus, &(struct message){.subject = wb_str("orders.a")}, NULL,
+                                NULL, NULL)); /* of somebody who has no ids */
+    assert_err(publish_behind(c, 3, "id-2", "id-3"), WB_CONFLICT);
+    assert_ok(publish_behind(c, 3, "", "id-3"));
+    assert_ok(event_bus_stream_info(c->bus, "ORDERS", &info, NULL));
+    assert_int_equal(info.last_seq, 4);
+}
+
 static void publish_of_a_known_id_with_a_wrong_expectation_is_a_conflict(void **state)
 {
     struct contract *c = *state;
@@ -568,6 +595,7 @@ static const struct contract_case cases[] = {
     CONTRACT_CASE(publish_of_a_known_id_is_stored_once),
     CONTRACT_CASE(publish_of_an_id_beyond_the_window_is_stored_again),
     CONTRACT_CASE(publish_with_expected_sequence_is_stored_only_if_met),
+    CONTRACT_CASE(publish_with_expected_id_stands_right_behind_it_or_nowhere),
     CONTRACT_CASE(publish_of_a_known_id_with_a_wrong_expectation_is_a_conflict),
     CONTRACT_CASE(publish_pipelined_completes_each_once_and_in_order),
     CONTRACT_CASE(publish_pipelined_without_stream_says_so_once),

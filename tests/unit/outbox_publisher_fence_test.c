@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "outbox_publisher_fault_bus.h"
 #include "outbox_publisher_fixture.h"
 
 static struct outbox_publisher_health health_of(struct outbox_publisher *publisher)
@@ -82,6 +83,47 @@ static void publisher_that_was_away_and_is_still_the_holder_goes_on(void **state
     assert_int_equal(fixture_health(f).settles, 0);
 }
 
+/*
+ * A burst of the one put out arrives while its successor is on its way through the very sequences
+ * it expects: one of the burst finds its own, and must be refused all the same.
+ */
+static void burst_of_a_fenced_publisher_finds_no_place(void **state)
+{
+    struct fixture *f = *state;
+    struct fault_bus *wire = fault_bus_create(f->bus, 1);
+    struct outbox_publisher *fenced;
+
+    f->options.bus = &wire->base;
+    f->options.observe = NULL;
+    for (int i = 1; i <= 6; i++)
+        fixture_insert(f, "a.x", "", (const char[]){(char)('0' + i), '\0'});
+    fixture_start(f);
+    while (wire->first == NULL)
+        assert_true(outbox_publisher_step(f->publisher));
+    assert_true(fault_bus_pump(wire)); /* row 1 */
+    (void)outbox_publisher_step(f->publisher);
+    assert_stream_holds(f, "A", "1");
+    assert_non_null(wire->first->next); /* rows 2 to 6 are in its buffer */
+    fenced = f->publisher;
+
+    assert_ok(outbox_publisher_fence(f->path, "A", NULL));
+    f->options.bus = f->bus;
+    f->options.window = 1;
+    fixture_start(f);
+    for (int i = 0; fixture_health(f).published < 2; i++)
+        assert_true(i < 100 && (outbox_publisher_step(f->publisher) || i < 100));
+    assert_stream_holds(f, "A", "1 2 3");
+    while (fault_bus_pump(wire))
+        continue;
+    assert_stream_holds(f, "A", "1 2 3");
+    fixture_run(f);
+    assert_stream_holds(f, "A", "1 2 3 4 5 6");
+    assert_int_equal(fixture_health(f).settles, 1); /* row 1, when it took over */
+    assert_exceptions(f, "");
+    outbox_publisher_abandon(fenced);
+    event_bus_destroy(&wire->base);
+}
+
 static void fence_refuses_what_was_never_published_to(void **state)
 {
     struct fixture *f = *state;
@@ -120,6 +162,7 @@ int main(void)
         T(standby_takes_over_from_one_that_was_fenced),
         T(publisher_that_was_away_looks_before_it_sends_on),
         T(publisher_that_was_away_and_is_still_the_holder_goes_on),
+        T(burst_of_a_fenced_publisher_finds_no_place),
         T(fence_refuses_what_was_never_published_to),
         T(fence_works_without_a_role_file),
     };

@@ -231,6 +231,35 @@ static void first_class_that_matches_counts(void **state)
     assert_null(outbox_class_of(NULL, 0, wb_str("a.block.x")));
 }
 
+/* Somebody else writes into the midst of a burst. */
+static void foreign_message_in_a_burst_does_not_cost_the_order(void **state)
+{
+    struct fixture *f = *state;
+    struct fault_bus *wire = fault_bus_create(f->bus, 1);
+
+    f->options.bus = &wire->base;
+    f->options.observe = NULL;
+    for (int i = 1; i <= 5; i++)
+        fixture_insert(f, "a.x", "k", (const char[]){(char)('0' + i), '\0'});
+    fixture_start(f);
+    while (wire->first == NULL)
+        assert_true(outbox_publisher_step(f->publisher));
+    (void)fault_bus_pump(wire);
+    (void)outbox_publisher_step(f->publisher);
+    (void)fault_bus_pump(wire);
+    assert_stream_holds(f, "A", "1 2");
+    const struct message foreign = {.subject = wb_str("a.foreign"), .payload = {"F", 1}};
+    assert_ok(event_bus_publish(f->bus, &foreign, NULL, NULL, NULL));
+    for (int i = 0; i < 200; i++) {
+        (void)fault_bus_pump(wire);
+        (void)outbox_publisher_step(f->publisher);
+    }
+    assert_stream_holds(f, "A", "1 2 F 3 4 5");
+    outbox_publisher_stop(f->publisher);
+    f->publisher = NULL;
+    event_bus_destroy(&wire->base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +273,7 @@ int main(void)
         T(latest_wins_leaves_scheduled_rows_alone),
         T(latest_wins_also_over_a_crash),
         T(latest_wins_tries_no_older_row_while_a_younger_one_is_on_its_way),
+        T(foreign_message_in_a_burst_does_not_cost_the_order),
         T(first_class_that_matches_counts),
     };
     return cmocka_run_group_tests_name("outbox_publisher_policy", tests, NULL, NULL);

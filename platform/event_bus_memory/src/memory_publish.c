@@ -93,6 +93,16 @@ static wb_err store(struct memory_bus *bus, struct memory_stream *stream, const 
     return WB_OK;
 }
 
+/* Is the newest message the one that was expected? */
+static bool newest_is(const struct memory_stream *stream, const char *msg_id)
+{
+    const struct memory_message *newest =
+        event_bus_memory_log_at(&stream->log, stream->log.last_seq);
+
+    return msg_id[0] == '\0' ||
+           (newest != NULL && wb_str_eq(newest->message->msg_id, wb_str(msg_id)));
+}
+
 /* The expectation is looked at before the id: a conflict is told even for a known id. */
 static wb_err accept(struct memory_bus *bus, struct memory_stream *stream,
                      const struct message *msg, const struct event_bus_publish_options *options,
@@ -106,6 +116,11 @@ static wb_err accept(struct memory_bus *bus, struct memory_stream *stream,
         return wb_fail(why, WB_CONFLICT, "stream '%s': expected last sequence %llu, it is %llu",
                        stream->name, (unsigned long long)options->last_seq,
                        (unsigned long long)last);
+    }
+    if (!newest_is(stream, options->last_msg_id)) {
+        set_ack(ack, stream, last, false);
+        return wb_fail(why, WB_CONFLICT, "stream '%s': the newest message is not %s", stream->name,
+                       options->last_msg_id);
     }
     wb_err err = check_size(stream, msg, why);
     if (err != WB_OK)

@@ -274,6 +274,8 @@ static natsStatus add_headers(natsMsg *out, const struct message *msg,
         (void)snprintf(text, sizeof(text), "%" PRIu64, options->last_seq);
         s = natsMsgHeader_Add(out, "Nats-Expected-Last-Sequence", text);
     }
+    if (s == NATS_OK && options->last_msg_id[0] != '\0')
+        s = natsMsgHeader_Add(out, "Nats-Expected-Last-Msg-Id", options->last_msg_id);
     for (size_t i = 0; s == NATS_OK && i < msg->header_count; i++)
         s = add_header(out, msg->headers[i].name, msg->headers[i].value);
     return s;

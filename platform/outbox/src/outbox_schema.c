@@ -98,9 +98,11 @@ static const char schema_2[] =
     "ALTER TABLE outbox_cursor ADD COLUMN verified_at INTEGER NOT NULL DEFAULT 0;" /* ms */
     /* A repair was begun and has not ended: of the stream created then (ns); 0: none. */
     "ALTER TABLE outbox_cursor ADD COLUMN repairing INTEGER NOT NULL DEFAULT 0;"
-    /* 1: the stream held the row once, and lost it. */
+    /* Messages that expect a sequence below it may come from a publisher that was put out. */
+    "ALTER TABLE outbox_cursor ADD COLUMN fenced_seq INTEGER NOT NULL DEFAULT 0;"
     /* How many processes ended while they were about to send the row. */
     "ALTER TABLE outbox_exception ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;"
+    /* 1: the stream held the row once, and lost it. */
     "ALTER TABLE outbox_exception ADD COLUMN resent INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX outbox_exception_lost ON outbox_exception(id) WHERE state = 'lost';"
 

@@ -15,7 +15,6 @@
 
 #define WINDOW_DEFAULT       1000
 #define WINDOW_BYTES_DEFAULT (2U << 20)
-#define WINDOW_MAX           65536
 #define ACK_TIMEOUT_NS       (5 * WB_SEC)
 #define ATTEMPTS_DEFAULT     10
 #define AUDIT_WAIT_NS        (300 * WB_SEC)
@@ -40,9 +39,9 @@ static wb_err options_check(const struct outbox_publisher_options *options, stru
     if (options->stream_count < 1 || options->stream_count > OUTBOX_PUBLISHER_STREAMS_MAX)
         return wb_fail(why, WB_INVALID, "publisher of %s: %zu streams given, expected 1 to %d",
                        options->path, options->stream_count, OUTBOX_PUBLISHER_STREAMS_MAX);
-    if (options->window > WINDOW_MAX)
+    if (options->window > OUTBOX_PUBLISHER_WINDOW_MAX)
         return wb_fail(why, WB_INVALID, "publisher of %s: a window of %zu, expected at most %d",
-                       options->path, options->window, WINDOW_MAX);
+                       options->path, options->window, OUTBOX_PUBLISHER_WINDOW_MAX);
     for (size_t i = 0; i < options->stream_count; i++) {
         wb_err err = subject_name_check(wb_str(options->streams[i]), "stream", why);
         if (err != WB_OK)

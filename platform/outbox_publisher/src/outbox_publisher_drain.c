@@ -1,4 +1,5 @@
 /* DRAIN: read a batch, sync the log, send it chained, mark what is acknowledged. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -174,9 +175,8 @@ static bool mark_if_due(struct outbox_publisher_lane *lane)
 /* ---- sending --------------------------------------------------------------------------------- */
 
 /*
- * The first message after a pause goes alone. Had somebody else written to the stream meanwhile, a
- * second one behind it would expect just the sequence that the intruder made, and be stored before
- * the first. (An intruder in the midst of a burst can still do that: a stream has one writer.)
+ * The first message after a pause goes alone, and says nothing of ids: the server may have started
+ * anew meanwhile and have forgotten what the newest one was, or somebody else may have written.
  */
 static bool window_open(const struct outbox_publisher_lane *lane)
 {
@@ -232,6 +232,15 @@ static void mark_late(struct outbox_envelope *envelope, size_t max_payload)
         msg->header_count--;
 }
 
+static void id_extend(struct outbox_envelope *envelope, const char *mark, uint64_t number)
+{
+    size_t len = strlen(envelope->msg_id);
+
+    (void)snprintf(envelope->msg_id + len, sizeof(envelope->msg_id) - len, "-%s%" PRIu64, mark,
+                   number);
+    envelope->message.msg_id = wb_str(envelope->msg_id);
+}
+
 static wb_err envelope_of(const struct outbox_publisher_lane *lane,
                           const struct outbox_publisher_item *item,
                           struct outbox_envelope *ret_envelope, struct wb_why *why)
@@ -249,13 +258,14 @@ static wb_err envelope_of(const struct outbox_publisher_lane *lane,
                                    headers, count, lane->max_payload, ret_envelope, why);
     if (err == WB_OK && item->late)
         mark_late(ret_envelope, lane->max_payload);
-    if (err != WB_OK ||
-        (lane->again_row != item->row.id && !(lane->again_all && resent(lane, item))))
+    if (err != WB_OK)
         return err;
     /* The bus calls the id known, yet does not have the event: its first 32 digits stay. */
-    (void)snprintf(ret_envelope->msg_id + WB_ID_TEXT - 1,
-                   sizeof(ret_envelope->msg_id) - (WB_ID_TEXT - 1), "-%u", lane->again_count);
-    ret_envelope->message.msg_id = wb_str(ret_envelope->msg_id);
+    if (lane->again_row == item->row.id || (lane->again_all && resent(lane, item)))
+        id_extend(ret_envelope, "", lane->again_count);
+    /* See outbox_publisher_fence.c. */
+    if (lane->chain_seq < lane->cursor.fenced_seq)
+        id_extend(ret_envelope, "f", (uint64_t)lane->cursor.holder);
     return WB_OK;
 }
 
@@ -278,12 +288,18 @@ static void not_sent(struct outbox_publisher_lane *lane, const struct outbox_pub
     }
 }
 
+/*
+ * Chained twice. By sequence, so that nothing is stored that is not next; and behind the first
+ * message of a burst by id, so that each stands right behind the one sent before it: had somebody
+ * else written in between, one further back would find the sequence it expects, and be stored
+ * before those that were refused.
+ */
 static void item_send(struct outbox_publisher_lane *lane, const struct outbox_publisher_item *item,
                       const struct message *msg)
 {
-    const struct event_bus_publish_options options = {.timeout_ns = lane->publisher->ack_timeout_ns,
-                                                      .expect_last_seq = true,
-                                                      .last_seq = lane->chain_seq};
+    struct event_bus_publish_options options = {.timeout_ns = lane->publisher->ack_timeout_ns,
+                                                .expect_last_seq = true,
+                                                .last_seq = lane->chain_seq};
     struct outbox_publisher_sent sent = {.row_id = item->row.id,
                                          .key_hash = item->key_hash,
                                          .expected = lane->chain_seq + 1,
@@ -294,6 +310,8 @@ static void item_send(struct outbox_publisher_lane *lane, const struct outbox_pu
     struct wb_why why = {.text = ""};
 
     memcpy(sent.msg_id, item->row.msg_id, WB_ID_SIZE);
+    if (!lane->probe)
+        memcpy(options.last_msg_id, lane->chain_msg_id, sizeof(options.last_msg_id));
     wb_err err = outbox_publisher_flight_send(lane->flight, lane->publisher->bus, msg, &options,
                                               &sent, &why);
     if (err != WB_OK) {
@@ -302,6 +320,8 @@ static void item_send(struct outbox_publisher_lane *lane, const struct outbox_pu
     }
     WB_CRASH_POINT("outbox_publisher.sent");
     lane->chain_seq++;
+    memcpy(lane->chain_msg_id, msg->msg_id.ptr, msg->msg_id.len);
+    lane->chain_msg_id[msg->msg_id.len] = '\0';
     if (item->exception)
         outbox_publisher_exceptions_depart(&lane->exceptions, item->row.id);
 }

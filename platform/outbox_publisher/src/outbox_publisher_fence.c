@@ -1,11 +1,13 @@
 /*
  * Overtaking a publisher that does not move.
  *
- * Three things hold a publisher back that was overtaken and does not know it. Its marks name the
- * holder it was, and the cursor has another one. What it sends expects a sequence that has passed
- * as soon as its successor has stored anything. And when the clock says that it was away, it looks
- * who is the holder before it sends on: else it would send a whole window, one message of which
- * could find just the sequence it expects while the successor is on its way through them.
+ * Its marks name the holder it was, and the cursor has another one. When the clock says that it was
+ * away, it looks who is the holder before it sends on. What lay in its buffers then goes out all
+ * the same: a burst of messages, each expecting the sequence after the last one's. The first are
+ * too late as soon as the successor has stored anything, but one further back could find just the
+ * sequence it expects while the successor passes there. So each message of a burst also expects the
+ * id of the one before it, and for as long as such a burst can reach, the successor's ids have an
+ * ending of its own.
  */
 #include <errno.h>
 #include <sqlite3.h>
@@ -57,12 +59,15 @@ bool outbox_publisher_overtaken(struct outbox_publisher_lane *lane)
 static wb_err holder_raise(struct db *db, const char *stream, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt;
-    wb_err err = db_prepare(db, "UPDATE outbox_cursor SET holder = holder + 1 WHERE stream = ?1",
+    wb_err err = db_prepare(db,
+                            "UPDATE outbox_cursor SET holder = holder + 1,"
+                            " fenced_seq = max(fenced_seq, last_seq + ?2) WHERE stream = ?1",
                             &stmt, why);
 
     if (err != WB_OK)
         return err;
     db_bind_text(stmt, 1, wb_str(stream));
+    (void)sqlite3_bind_int64(stmt, 2, OUTBOX_PUBLISHER_WINDOW_MAX);
     int rc = sqlite3_step(stmt);
     if (rc != SQLITE_DONE)
         err = db_error(db_handle(db), rc, "raise the holder of a stream's cursor", why);

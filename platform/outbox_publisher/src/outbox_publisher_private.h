@@ -41,6 +41,7 @@
 
 enum {
     OUTBOX_PUBLISHER_STREAMS_MAX = 16,
+    OUTBOX_PUBLISHER_WINDOW_MAX = 65536,
     OUTBOX_PUBLISHER_BATCH_ROWS = 1000,
     OUTBOX_PUBLISHER_BATCH_BYTES = 1 << 20,
     OUTBOX_PUBLISHER_MARK_COUNT = 500, /* acks that are worth a transaction */
@@ -185,7 +186,8 @@ struct outbox_publisher_lane {
     bool synced;           /* the batch survives a power cut */
     bool probe;            /* the next message goes alone, see window_open() */
     uint64_t chain_seq;    /* the sequence the next message expects to follow */
-    bool dry;              /* the last read found the end of the table; until something wakes us */
+    char chain_msg_id[MESSAGE_ID_MAX + 1]; /* and the id of the message there; "": unknown */
+    bool dry; /* the last read found the end of the table; until something wakes us */
     int64_t exception_due_ms; /* when the next one falls due */
     int64_t news_mono_ns;     /* when something was last sent or answered */
     int64_t tick_mono_ns;     /* of the measurements made once a second */

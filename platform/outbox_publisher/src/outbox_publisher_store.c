@@ -108,7 +108,8 @@ static wb_err cursor_read(struct outbox_publisher_store *self, const char *strea
                                              .holder = sqlite3_column_int64(stmt, 4),
                                              .repairing = sqlite3_column_int64(stmt, 5),
                                              .starts = sqlite3_column_int64(stmt, 6),
-                                             .suspect_id = sqlite3_column_int64(stmt, 7)};
+                                             .suspect_id = sqlite3_column_int64(stmt, 7),
+                                             .fenced_seq = (uint64_t)sqlite3_column_int64(stmt, 8)};
         if (ret_cursor->last_msg_id_len > 0)
             memcpy(ret_cursor->last_msg_id, sqlite3_column_blob(stmt, 2), len);
     } else if (rc == SQLITE_DONE) {

@@ -23,9 +23,10 @@ struct outbox_publisher_cursor {
     size_t last_msg_id_len;
     int64_t stream_created;
     int64_t holder;
-    int64_t repairing;  /* a repair was begun, of the stream created then; 0: none */
-    int64_t starts;     /* in vain, up to OUTBOX_PUBLISHER_STARTS_MAX; see _suspect.c */
-    int64_t suspect_id; /* the row that is being sent by itself; 0: none */
+    int64_t repairing;   /* a repair was begun, of the stream created then; 0: none */
+    int64_t starts;      /* in vain, up to OUTBOX_PUBLISHER_STARTS_MAX; see _suspect.c */
+    uint64_t fenced_seq; /* below it one that was put out may still send; never written */
+    int64_t suspect_id;  /* the row that is being sent by itself; 0: none */
 };
 
 /* The table outbox_source: by rising from_id. */

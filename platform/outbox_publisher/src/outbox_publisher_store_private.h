@@ -19,8 +19,9 @@
     X(cursor_make, "INSERT INTO outbox_cursor(stream) VALUES(?1) ON CONFLICT DO NOTHING")          \
     X(cursor_take, "UPDATE outbox_cursor SET holder = holder + 1, starts = min(starts + 1, ?2)"    \
                    " WHERE stream = ?1")                                                           \
-    X(cursor_read, "SELECT last_id, last_seq, last_msg_id, stream_created, holder, repairing,"     \
-                   " starts, ifnull(suspect_id, 0) FROM outbox_cursor WHERE stream = ?1")          \
+    X(cursor_read,                                                                                 \
+      "SELECT last_id, last_seq, last_msg_id, stream_created, holder, repairing,"                  \
+      " starts, ifnull(suspect_id, 0), fenced_seq FROM outbox_cursor WHERE stream = ?1")           \
     X(suspect_set, "UPDATE outbox_cursor SET suspect_id = nullif(?3, 0)"                           \
                    " WHERE stream = ?1 AND holder = ?2")                                           \
     X(suspect_count, "INSERT INTO outbox_exception(id, state, crashes, next_at, error)"            \

@@ -130,6 +130,12 @@ struct event_bus_publish_options {
     int64_t timeout_ns;   /* 0: 5 s */
     bool expect_last_seq; /* store only if the stream's last sequence is last_seq */
     uint64_t last_seq;    /* 0: the stream must never have held a message */
+    /*
+     * And only if its newest message has this msg_id: with expect_last_seq a message then stands
+     * right behind the one its sender had sent before it, or nowhere. "": any. A server may have
+     * forgotten the newest id after a restart; that is WB_CONFLICT, too.
+     */
+    char last_msg_id[MESSAGE_ID_MAX + 1];
 };
 
 struct event_bus_ack_info {

@@ -10,9 +10,8 @@
  * Order     Rows go out in the order of the table. A row that is refused steps aside; whether the
  *           younger rows of its key wait for it, and until when, its class says (enum
  *           outbox_policy); a row of no class blocks its key. Rows without a key, of other keys, or
- *           waiting for their due_at hold back nobody. All of this counts on being the stream's one
- *           writer: messages of others are accepted and counted, but one in the midst of a burst
- *           may cost the order.
+ *           waiting for their due_at hold back nobody. A stream should have one writer; messages of
+ *           others are accepted and counted, and each costs reading back what was in flight.
  *
  * Failure   What concerns every row - no connection, no answer, no stream, no room - is an outage:
  *           the stream is tried again after 50 ms, doubling to 2 s, each time by chance anything up
