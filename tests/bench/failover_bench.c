@@ -399,8 +399,10 @@ static void print_times(const char *what, double *ms, size_t count)
 static void kill_trials(struct world *w, size_t count)
 {
     double *role_ms = calloc(count, sizeof(*role_ms)), *first_ms = calloc(count, sizeof(*first_ms));
+    double *death_ms = calloc(count, sizeof(*death_ms)), *late_ms = calloc(count, sizeof(*late_ms));
 
-    must(role_ms != NULL && first_ms != NULL, "memory", NULL);
+    must(role_ms != NULL && first_ms != NULL && death_ms != NULL && late_ms != NULL, "memory",
+         NULL);
     atomic_store(&w->slow, true);
     for (size_t i = 0; i < count; i++) {
         rest((int64_t)(20 + wb_rng_below(&w->rng, 60)) * WB_MS);
@@ -408,17 +410,26 @@ static void kill_trials(struct world *w, size_t count)
         history_watch(&w->history, (char)('A' + w->active));
         int64_t killed_ns = now();
         (void)kill(w->pids[w->active], SIGKILL);
-        while (holder_now(w) == holder && now() - killed_ns < PATIENCE_NS)
+        bool dead = false, taken = false;
+        while ((!dead || !taken) && now() - killed_ns < PATIENCE_NS) {
+            if (!taken && (taken = holder_now(w) != holder))
+                role_ms[i] = (double)(now() - killed_ns) / 1e6;
+            if (!dead && (dead = waitpid(w->pids[w->active], NULL, WNOHANG) > 0))
+                death_ms[i] = (double)(now() - killed_ns) / 1e6;
             rest(20 * WB_US);
-        role_ms[i] = (double)(now() - killed_ns) / 1e6;
+        }
+        late_ms[i] = role_ms[i] - death_ms[i]; /* its lock goes a moment before the rest of it */
         first_ms[i] = (double)(history_wait_other(&w->history) - killed_ns) / 1e6;
-        (void)waitpid(w->pids[w->active], NULL, 0);
         spawn(w, w->active);
         w->active = 1 - w->active;
         rest(60 * WB_MS); /* until it stands by */
     }
+    print_times("kill -9 to the end of the process", death_ms, count);
     print_times("kill -9 to a new holder", role_ms, count);
     print_times("kill -9 to its first message", first_ms, count);
+    print_times("end of the process to a new holder", late_ms, count);
+    free(late_ms);
+    free(death_ms);
     free(role_ms);
     free(first_ms);
     atomic_store(&w->slow, false);

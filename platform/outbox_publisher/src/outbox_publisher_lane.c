@@ -8,11 +8,13 @@
 
 #define STANDBY_EVERY_NS (5 * WB_MS)   /* without a notice, and by hand */
 #define STANDBY_IDLE_NS  (100 * WB_MS) /* with one: only for what it may miss */
-#define STANDBY_SOON_NS  (200 * WB_US) /* after one: it comes a moment early */
-#define HALTED_EVERY_NS  (5 * WB_SEC)
-#define BACKOFF_MIN_NS   (50 * WB_MS)
-#define BACKOFF_MAX_NS   (2 * WB_SEC)
-#define STOP_AFTER_NS    WB_SEC
+#define STANDBY_SOON_NS  (200 * WB_US) /* after one: it comes a moment before the lock is free, */
+#define STANDBY_LATER_NS (2 * WB_MS)   /* a longer one when the dying holder has to wait for a CPU \
+                                        */
+#define HALTED_EVERY_NS (5 * WB_SEC)
+#define BACKOFF_MIN_NS  (50 * WB_MS)
+#define BACKOFF_MAX_NS  (2 * WB_SEC)
+#define STOP_AFTER_NS   WB_SEC
 
 int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane)
 {
@@ -100,20 +102,20 @@ void outbox_publisher_lane_ours(struct outbox_publisher_lane *lane, const char *
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
-enum { STANDBY_SOON_TRIES = 10 };
+enum { STANDBY_SOON_TRIES = 10, STANDBY_LATER_TRIES = 100 };
 
 static int64_t standby_pause_ns(struct outbox_publisher_lane *lane)
 {
     if (lane->standby_soon > 0) {
         lane->standby_soon--;
-        return STANDBY_SOON_NS;
+        return lane->standby_soon >= STANDBY_LATER_TRIES ? STANDBY_SOON_NS : STANDBY_LATER_NS;
     }
     return lane->threaded && db_role_fd(lane->role) >= 0 ? STANDBY_IDLE_NS : STANDBY_EVERY_NS;
 }
 
 void outbox_publisher_standby_notice(struct outbox_publisher_lane *lane)
 {
-    lane->standby_soon = STANDBY_SOON_TRIES;
+    lane->standby_soon = STANDBY_SOON_TRIES + STANDBY_LATER_TRIES;
     lane->retry_mono_ns = 0;
 }
 
