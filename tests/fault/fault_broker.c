@@ -32,8 +32,9 @@ struct broker {
     size_t copy_count;
 
     uint64_t swaps, rolled_back, wiped, lossless;
-    int64_t *notice_ns, *heal_ns; /* owned; of each loss */
-    size_t losses;
+    /* Owned; of each loss. An empty server has no stream until somebody makes it. */
+    int64_t *rolled_back_ns, *wiped_ns, *heal_ns;
+    size_t rolled_back_losses, wiped_losses, losses;
     struct fault_report report;
 };
 
@@ -118,7 +119,7 @@ static void broken(struct broker *self, const char *what)
     fault_live_say(&self->live, what);
 }
 
-static void wait_for_notice(struct broker *self, int64_t incidents)
+static void wait_for_notice(struct broker *self, int64_t incidents, bool wiped)
 {
     int64_t since = fault_now_ns();
 
@@ -129,7 +130,11 @@ static void wait_for_notice(struct broker *self, int64_t incidents)
         }
         fault_rest(WB_MS / 2);
     }
-    self->notice_ns[self->losses] = fault_now_ns() - atomic_load(&self->live.connected_ns);
+    if (wiped)
+        self->wiped_ns[self->wiped_losses++] = fault_now_ns() - since;
+    else
+        self->rolled_back_ns[self->rolled_back_losses++] =
+            fault_now_ns() - atomic_load(&self->live.connected_ns);
 }
 
 static void wait_for_repair(struct broker *self, bool lost)
@@ -155,13 +160,14 @@ static void swap(struct broker *self)
     test_nats_kill(&self->live.server);
     fault_rest(20 * WB_MS); /* what was acked may have to be marked yet */
     int64_t marked = fault_live_ask(&self->live, "SELECT last_id FROM outbox_cursor");
+    uint64_t wiped = self->wiped;
     bool lost = exchange(self) < marked;
     fault_rest((int64_t)wb_rng_below(&self->rng, 100) * WB_MS);
     test_nats_restart(&self->live.server);
     declare_again(self);
     self->swaps++;
     if (lost)
-        wait_for_notice(self, incidents);
+        wait_for_notice(self, incidents, self->wiped > wiped);
     wait_for_repair(self, lost);
 }
 
@@ -186,9 +192,11 @@ size_t fault_broker(uint64_t seed, uint64_t swaps)
     int64_t started = fault_now_ns();
 
     fault_must(self != NULL, "broker: no memory");
-    self->notice_ns = calloc(swaps + 1, sizeof(*self->notice_ns));
+    self->rolled_back_ns = calloc(swaps + 1, sizeof(*self->rolled_back_ns));
+    self->wiped_ns = calloc(swaps + 1, sizeof(*self->wiped_ns));
     self->heal_ns = calloc(swaps + 1, sizeof(*self->heal_ns));
-    fault_must(self->notice_ns != NULL && self->heal_ns != NULL, "broker: no memory");
+    fault_must(self->rolled_back_ns != NULL && self->wiped_ns != NULL && self->heal_ns != NULL,
+               "broker: no memory");
     wb_rng_seed(&self->rng, seed);
     while (self->swaps < swaps && self->report.broken == 0) {
         uint64_t left = swaps - self->swaps;
@@ -203,11 +211,14 @@ size_t fault_broker(uint64_t seed, uint64_t swaps)
                  (unsigned long long)self->report.transactions,
                  (unsigned long long)self->report.events,
                  (unsigned long long)((fault_now_ns() - started) / WB_SEC));
-    fault_print_times("noticed after reconnecting", self->notice_ns, self->losses);
+    fault_print_times("rolled back: noticed after reconnecting", self->rolled_back_ns,
+                      self->rolled_back_losses);
+    fault_print_times("wiped: after the stream was made", self->wiped_ns, self->wiped_losses);
     fault_print_times("all back after", self->heal_ns, self->losses);
     (void)printf(": %zu broken\n", found);
     (void)fflush(stdout);
-    free(self->notice_ns);
+    free(self->rolled_back_ns);
+    free(self->wiped_ns);
     free(self->heal_ns);
     free(self);
     return found;

@@ -181,6 +181,7 @@ int main(int argc, char **argv)
 
     if (!parse(argc, argv, &wanted))
         return usage();
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* a long form tells how far it is */
     if (wanted.role) {
         if (!wb_str_to_u64(wb_str(argv[optind + 3]), &wanted.seed))
             return usage();

@@ -83,7 +83,7 @@ plant "'duplicate' is believed without a look" $publisher/outbox_publisher_answe
     's/bool in_place = sent\.err == WB_OK && !sent\.duplicate && sent\.stream_right &&/bool in_place = sent.err == WB_OK \&\& sent.stream_right \&\& sent.duplicate ? true : sent.err == WB_OK \&\&/' \
     unit.outbox_publisher_late_test unit.outbox_publisher_manual_test unit.outbox_publisher_property_test unit.outbox_publisher_repair_test
 plant "the cursor moves for whoever asks" $publisher/outbox_publisher_store_private.h \
-    's/repairing = \?7 WHERE stream = \?1 AND holder = \?2"/repairing = ?7 WHERE stream = ?1 AND ?2 = ?2"/' \
+    '/X\(cursor_write/,/X\(exception_write/s/AND holder = \?2/AND ?2 = ?2/' \
     unit.outbox_publisher_fence_test unit.outbox_publisher_manual_test model.fence
 plant "one who was away does not ask who is the holder" $publisher/outbox_publisher_fence.c \
     's/bool away = now - lane->alive_mono_ns > AWAY_NS;/bool away = now < 0;/' \
