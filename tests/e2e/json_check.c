@@ -103,7 +103,7 @@ static bool check_required(json_t *schema, const json_t *value, const char *path
 {
     json_t *required = json_object_get(schema, "required");
 
-    for (size_t i = 0; i < json_array_size(required); i++) {
+    for (size_t i = 0; json_is_object(value) && i < json_array_size(required); i++) {
         const char *name = json_string_value(json_array_get(required, i));
         if (json_object_get(value, name) == NULL)
             return fail(path, "lacks", name);

@@ -31,6 +31,7 @@ wb_err event_bus_nats_api_err(unsigned code, unsigned err_code)
     case NATS_API_WRONG_STREAM:
     case NATS_API_WRONG_LAST_ID:
     case NATS_API_WRONG_LAST_SEQUENCE:
+    case NATS_API_BATCH_KNOWN:
         return WB_CONFLICT;
     default:
         /* 503: a cluster without a leader, a server that is starting or going. */

@@ -22,7 +22,8 @@ enum nats_api_error {
     NATS_API_WRONG_LAST_SEQUENCE = 10071,
     NATS_API_NOT_ENABLED = 10076,
     NATS_API_STREAM_STORE_FAILED = 10077,
-    NATS_API_HEADER_TOO_BIG = 10097
+    NATS_API_HEADER_TOO_BIG = 10097,
+    NATS_API_BATCH_KNOWN = 10201 /* an id of an atomic batch is known: it may be stored already */
 };
 
 struct nats_bus;

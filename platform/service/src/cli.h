@@ -167,6 +167,7 @@ wb_err service_cli_dlq_export(struct cli *cli);
 wb_err service_cli_dlq_import(struct cli *cli);
 wb_err service_cli_operator_log(struct cli *cli);
 wb_err service_cli_outbox_fence(struct cli *cli);
+wb_err service_cli_outbox_explain(struct cli *cli);
 wb_err service_cli_outbox_purge(struct cli *cli);
 wb_err service_cli_outbox_replay(struct cli *cli);
 wb_err service_cli_doctor(struct cli *cli);

@@ -163,6 +163,7 @@ static const struct cli_option operator_log_options[] = {
     {"limit", 0, "N", "at most N entries; default: 100", NULL},
     {0},
 };
+static const struct cli_option outbox_explain_options[] = {DB, {0}};
 static const struct cli_option outbox_fence_options[] = {
     DB,
     {"stream", 0, "NAME", "the stream whose publisher does not move", NULL},
@@ -381,6 +382,15 @@ const struct cli_command service_cli_commands[] = {
      .help = "What was done by hand to the events of a file, by whom and why; the newest first",
      .options = operator_log_options,
      .run = service_cli_operator_log},
+    {.noun = "outbox",
+     .verb = "explain",
+     .usage = "ID --db FILE",
+     .help = "The life of one event: its row, what the stream holds of it, its consumers",
+     .options = outbox_explain_options,
+     .operands_min = 1,
+     .operands_max = 1,
+     .configured = true,
+     .run = service_cli_outbox_explain},
     {.noun = "outbox",
      .verb = "fence",
      .usage = "--db FILE --stream NAME",

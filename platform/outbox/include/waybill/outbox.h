@@ -236,6 +236,23 @@ wb_err outbox_list(struct sqlite3 *handle, const struct outbox_filter *filter, o
 wb_err outbox_show(struct sqlite3 *handle, struct wb_str id, outbox_visit visit, void *ctx,
                    struct wb_why *why);
 
+#define OUTBOX_TRAIL_REPLAYS 16
+
+/* What the tables know of a row besides the row. */
+struct outbox_trail {
+    char source[17];        /* hex; of the row: messages carry it */
+    int64_t edited_wall_ns; /* it is sent as a person has mended it; 0: as it was written */
+    uint32_t crashes;  /* processes that ended while they sent it; counted until it is through */
+    bool suspect;      /* it is being sent by itself, because starts were in vain */
+    uint64_t late_seq; /* about where it was stored behind younger rows; 0: it was not */
+    int64_t replays[OUTBOX_TRAIL_REPLAYS]; /* rows that send it once more, the oldest */
+    size_t replay_count;
+};
+
+/** Replays are looked for among the million rows behind it. Errors as db.h. */
+wb_err outbox_trail(struct sqlite3 *handle, int64_t row_id, struct outbox_trail *ret_trail,
+                    struct wb_why *why);
+
 /* ---- what went wrong with a stream or with the database -------------------------------------- */
 
 /* Something the publisher found, and mended as far as it could. The newest 10 000 are kept. */
