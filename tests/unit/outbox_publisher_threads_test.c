@@ -112,8 +112,8 @@ static void assert_fast(int64_t latencies[ROUNDS], const char *how)
                   (long long)(latencies[ROUNDS / 2] / WB_US),
                   (long long)(latencies[ROUNDS * 99 / 100] / WB_US),
                   (long long)(latencies[ROUNDS - 1] / WB_US));
-    /* A quarter, since others may keep the machine busy. Without a wake-up each takes a second. */
-    assert_true(latencies[ROUNDS / 4] < 5 * WB_MS);
+    /* A tenth, since others may keep the machine busy. Without a wake-up each takes a second. */
+    assert_true(latencies[ROUNDS / 10] < 5 * WB_MS);
 }
 
 static bool is_marked(void *ctx)
@@ -188,6 +188,73 @@ static void sleeping_lanes_each_say_so_in_a_slot_of_their_own(void **state)
     fixture_start(&live->f);
     assert_true(test_wait(both_sleep, &sleepers, 10000));
     outbox_wake_close(sleepers.page);
+}
+
+enum { DUE = 500, SCHEDULED = 10000 };
+
+struct punctual {
+    sem_t delivered;
+    int64_t late_ns[DUE];
+    size_t count;
+};
+
+static void on_due(void *ctx, struct event_bus_delivery *delivery)
+{
+    struct punctual *punctual = ctx;
+    uint64_t due_ms = 0;
+
+    (void)wb_str_to_u64(wb_str_n(delivery->message.payload.ptr, delivery->message.payload.len),
+                        &due_ms);
+    if (punctual->count < DUE)
+        punctual->late_ns[punctual->count++] =
+            wb_wall_ns(wb_clock_system()) - (int64_t)due_ms * WB_MS;
+    (void)event_bus_ack(delivery);
+    (void)sem_post(&punctual->delivered);
+}
+
+static void rows_among_many_scheduled_go_out_on_time(void **state)
+{
+    static const char *const patterns[] = {"a.due"};
+    static struct punctual punctual;
+    struct live *live = *state;
+    struct event_bus_subscription *subscription;
+    char sql[500];
+
+    live_open(live);
+    (void)sem_init(&punctual.delivered, 0, 0);
+    assert_ok(
+        event_bus_subscribe(live->f.bus,
+                            &(struct event_bus_subscription_options){.patterns = patterns,
+                                                                     .pattern_count = 1,
+                                                                     .start = EVENT_BUS_START_ALL,
+                                                                     .handler = on_due,
+                                                                     .ctx = &punctual},
+                            &subscription, NULL));
+    fixture_start(&live->f);
+    (void)snprintf(sql, sizeof(sql),
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
+                   " INSERT INTO outbox(subject, due_at) SELECT 'a.later', %lld + i FROM n",
+                   SCHEDULED, (long long)(wb_wall_ns(wb_clock_system()) / WB_MS) + 3600000);
+    fixture_sql(&live->f, sql);
+    assert_ok(outbox_publisher_flush(live->f.publisher, 60 * WB_SEC, NULL));
+    /* Every other millisecond one, from in half a second on. */
+    (void)snprintf(sql, sizeof(sql),
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
+                   " INSERT INTO outbox(subject, payload, due_at) SELECT 'a.due', at, at FROM"
+                   " (SELECT %lld + 2 * i AS at FROM n)",
+                   DUE, (long long)(wb_wall_ns(wb_clock_system()) / WB_MS) + 500);
+    fixture_sql(&live->f, sql);
+    for (int i = 0; i < DUE; i++)
+        (void)sem_wait(&punctual.delivered);
+    event_bus_unsubscribe(subscription);
+    qsort(punctual.late_ns, DUE, sizeof(punctual.late_ns[0]), compare_ns);
+    print_message("sent after its time: p50 %lld us, p99 %lld us\n",
+                  (long long)(punctual.late_ns[DUE / 2] / WB_US),
+                  (long long)(punctual.late_ns[DUE * 99 / 100] / WB_US));
+    assert_true(punctual.late_ns[0] >= 0);
+    /* Far more than it takes: others may keep the machine and its disk busy. */
+    assert_true(punctual.late_ns[DUE / 10] < 5 * WB_SEC);
+    (void)sem_destroy(&punctual.delivered);
 }
 
 static void rows_of_the_sqlite3_shell_are_published(void **state)
@@ -324,6 +391,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, live_setup, live_teardown)
+        T(rows_among_many_scheduled_go_out_on_time),
         T(sleeping_lanes_each_say_so_in_a_slot_of_their_own),
         T(standby_takes_over_from_a_killed_process),
         T(enqueue_reaches_the_handler_at_once),
