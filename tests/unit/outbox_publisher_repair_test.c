@@ -340,7 +340,7 @@ static void purged_stream_stays_empty(void **state)
     rows(f, 1, 3, NULL);
     fixture_start(f);
     fixture_run(f);
-    fixture_pass(f, INT64_C(8) * 24 * 3600 * WB_SEC / 100000); /* a while, with checks */
+    fixture_pass(f, 7 * WB_SEC); /* a while, with checks */
     event_bus_memory_advance(f->bus, INT64_C(8) * 24 * 3600 * WB_SEC);
     look(f);
     assert_stream_holds(f, "A", "");
@@ -802,7 +802,67 @@ static void plan_says_what_a_repair_does_and_changes_nothing(void **state)
     wb_buf_free(&told);
     look(f);
     assert_stream_holds(f, "A", "1 2 4 5 6 3 7 8");
-    assert_err(outbox_publisher_plan(&f->options, "Z", NULL, NULL, &plan, NULL), WB_NO_STREAM);
+    assert_err(outbox_publisher_plan(&f->options, "Z", NULL, NULL, &plan, NULL), WB_INVALID);
+}
+
+/* ---- asked for ------------------------------------------------------------------------------- */
+
+static void holes_leave_no_trace_at_the_end_and_are_found_when_asked(void **state)
+{
+    struct fixture *f = *state;
+    struct outbox_publisher_plan plan;
+
+    rows(f, 1, 6, NULL);
+    fixture_start(f);
+    fixture_run(f);
+    assert_true(event_bus_memory_delete(f->bus, "A", 3));
+    look(f);
+    assert_incidents(f, "");
+    assert_ok(outbox_publisher_plan(&f->options, "A", NULL, NULL, &plan, NULL));
+    assert_true(plan.needed);
+    assert_int_equal(plan.rows, 1);
+    outbox_publisher_stop(f->publisher);
+    f->options.repair = "B";
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "1 2 4 5 6");
+    outbox_publisher_stop(f->publisher);
+    f->options.repair = "A";
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "1 2 4 5 6 3");
+    assert_incidents(f, "hole 1 0");
+    assert_at_rest(f);
+    outbox_publisher_stop(f->publisher);
+    f->options.repair = "*";
+    fixture_start(f);
+    fixture_run(f);
+    assert_incidents(f, "hole 1 0"); /* and nothing the second time */
+    assert_int_equal(fixture_health(f).repairs, 0);
+    assert_true(fixture_health(f).scanned >= 6);
+}
+
+/* The newest message known is a stranger's without an id: it is told by when it was stored. */
+static void stranger_at_the_end_does_not_hide_a_stream_that_grew_again(void **state)
+{
+    struct fixture *f = *state;
+
+    rows(f, 1, 3, NULL);
+    fixture_start(f);
+    fixture_run(f);
+    foreign(f, "F", NULL);
+    rows(f, 4, 4, NULL);
+    fixture_run(f);
+    foreign(f, "G", NULL);
+    look(f);
+    assert_stream_holds(f, "A", "1 2 3 F 4 G");
+    event_bus_memory_restart(f->bus, "A", 1);
+    for (int i = 0; i < 6; i++)
+        foreign(f, "H", NULL);
+    look(f);
+    assert_stream_holds(f, "A", "1 H H H H H H 2 3 4");
+    assert_incidents(f, "overwritten 3 0");
+    assert_at_rest(f);
 }
 
 int main(void)
@@ -841,6 +901,8 @@ int main(void)
         T(overtaken_publisher_does_not_conclude_a_repair),
         T(stream_that_is_changed_faster_than_repaired_halts),
         T(incidents_are_bounded_and_the_oldest_go),
+        T(holes_leave_no_trace_at_the_end_and_are_found_when_asked),
+        T(stranger_at_the_end_does_not_hide_a_stream_that_grew_again),
         T(plan_says_what_a_repair_does_and_changes_nothing),
     };
     return cmocka_run_group_tests_name("outbox_publisher_repair", tests, NULL, NULL);

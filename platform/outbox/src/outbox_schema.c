@@ -102,7 +102,7 @@ static const char schema_2[] =
     "ALTER TABLE outbox_cursor ADD COLUMN fenced_seq INTEGER NOT NULL DEFAULT 0;"
     /* How many processes ended while they were about to send the row. */
     "ALTER TABLE outbox_exception ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;"
-    /* 1: the stream held the row once, and lost it. */
+    /* 1: the stream holds younger rows, and may have held this one. */
     "ALTER TABLE outbox_exception ADD COLUMN resent INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX outbox_exception_lost ON outbox_exception(id) WHERE state = 'lost';"
 

@@ -74,8 +74,8 @@ wb_err outbox_publisher_message_at(struct outbox_publisher_lane *lane, uint64_t 
 }
 
 /*
- * A stream we have never written to: start at its end. If its newest message claims to be ours
- * after all, read everything back instead.
+ * A stream we have never written to, as far as we know: start at its end. If its newest message
+ * claims to be ours after all, read everything back instead.
  */
 static bool adopt(struct outbox_publisher_lane *lane, const struct event_bus_stream_info *info)
 {
@@ -95,8 +95,7 @@ static bool adopt(struct outbox_publisher_lane *lane, const struct event_bus_str
     if (delivery != NULL && outbox_publisher_claims(lane, &delivery->message))
         cursor.last_seq = 0;
     else if (delivery != NULL)
-        cursor.last_msg_id_len =
-            outbox_publisher_identity(delivery->message.msg_id, cursor.last_msg_id);
+        cursor.last_msg_id_len = outbox_publisher_identity(delivery, cursor.last_msg_id);
     event_bus_release(delivery);
     wb_log(WB_LOG_INFO, "outbox_publisher",
            "outbox=%s stream=%s is new to this outbox, going on from sequence %llu",
@@ -123,7 +122,14 @@ static bool incarnation_check(struct outbox_publisher_lane *lane,
 
     if (cursor->stream_created == info->created_wall_ns)
         return true;
-    if (cursor->stream_created == 0 || cursor->last_seq == 0 || forgot)
+    bool fresh = cursor->stream_created == 0 || cursor->last_seq == 0;
+    if (fresh && durability != EVENT_BUS_DURABLE_NONE && info->messages > 0) {
+        /* A database from before its first event: whether the stream has any of ours, it must say
+         * itself. */
+        outbox_publisher_repair_begin(lane, "adopted", info, NULL);
+        return false;
+    }
+    if (fresh || forgot)
         return adopt(lane, info);
     wb_time_format(cursor->stream_created, then);
     wb_time_format(info->created_wall_ns, now);
@@ -196,10 +202,9 @@ static bool tail_check(struct outbox_publisher_lane *lane, const struct event_bu
         outbox_publisher_lane_outage(lane, why.text);
         return false;
     }
-    bool same =
-        delivery != NULL &&
-        outbox_publisher_identity(delivery->message.msg_id, identity) == cursor->last_msg_id_len &&
-        memcmp(identity, cursor->last_msg_id, cursor->last_msg_id_len) == 0;
+    bool same = delivery != NULL &&
+                outbox_publisher_identity(delivery, identity) == cursor->last_msg_id_len &&
+                memcmp(identity, cursor->last_msg_id, cursor->last_msg_id_len) == 0;
     if (!same)
         tail_differs(lane, delivery);
     event_bus_release(delivery);

@@ -22,7 +22,7 @@ struct outbox_publisher_exception {
     outbox_exception_state state;
     uint32_t crashes;     /* of processes that sent it by itself; not 0: it goes by itself */
     outbox_policy policy; /* of its class; matters in retry and parked */
-    bool resent;          /* the stream held it once, and lost it */
+    bool resent;          /* the stream holds younger ones, and may have held it */
     uint64_t sequence;    /* where it is stored; 0: not known */
     bool in_flight;
     bool dirty;  /* differs from the table */

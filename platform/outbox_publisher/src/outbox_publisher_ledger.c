@@ -26,7 +26,7 @@
             " (SELECT 1 FROM outbox_exception e WHERE e.id = o.id) ORDER BY o.id DESC")            \
     X(begin, "UPDATE outbox_cursor SET repairing = ?3 WHERE stream = ?1 AND holder = ?2")          \
     X(lost, "INSERT INTO outbox_exception(id, state, attempts, next_at, error, resent)"            \
-            " VALUES(?1, 'lost', 0, 0, ?2, ?3) ON CONFLICT DO NOTHING")                            \
+            " VALUES(?1, 'lost', 0, 0, ?2, 1) ON CONFLICT DO NOTHING")                             \
     X(stored, "DELETE FROM outbox_exception WHERE id = ?1 AND state <> 'cancelled'")               \
     X(stored_late, "INSERT OR REPLACE INTO outbox_late(row_id, stream, sequence)"                  \
                    " VALUES(?1, ?2, ?3)")                                                          \
@@ -175,26 +175,28 @@ static wb_err visit_all(struct outbox_publisher_ledger *self, struct sqlite3_stm
     return end(self, stmt, rc, "compare the rows with the stream", why);
 }
 
+static void bind_part(struct sqlite3_stmt *stmt, const struct outbox_publisher_part *part)
+{
+    (void)sqlite3_bind_int64(stmt, 1, part->after_id);
+    (void)sqlite3_bind_int64(stmt, 2, part->last_id);
+    (void)sqlite3_bind_int64(stmt, 3, (int64_t)part->limit);
+}
+
 wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger,
-                                    const struct outbox_publisher_kept_range *range,
+                                    const struct outbox_publisher_part *part,
                                     outbox_publisher_kept_visit visit, void *ctx,
                                     struct wb_why *why)
 {
-    (void)sqlite3_bind_int64(ledger->rows, 1, range->after_id);
-    (void)sqlite3_bind_int64(ledger->rows, 2, range->last_id);
-    (void)sqlite3_bind_int64(ledger->rows, 3, (int64_t)range->limit);
+    bind_part(ledger->rows, part);
     return visit_all(ledger, ledger->rows, visit, ctx, why);
 }
 
 wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, const char *stream,
-                                     uint64_t first_seq,
-                                     const struct outbox_publisher_kept_range *range,
+                                     uint64_t first_seq, const struct outbox_publisher_part *part,
                                      outbox_publisher_kept_visit visit, void *ctx,
                                      struct wb_why *why)
 {
-    (void)sqlite3_bind_int64(ledger->aside, 1, range->after_id);
-    (void)sqlite3_bind_int64(ledger->aside, 2, range->last_id);
-    (void)sqlite3_bind_int64(ledger->aside, 3, (int64_t)range->limit);
+    bind_part(ledger->aside, part);
     bind_text(ledger->aside, 4, stream);
     (void)sqlite3_bind_int64(ledger->aside, 5, (int64_t)first_seq);
     return visit_all(ledger, ledger->aside, visit, ctx, why);
@@ -220,7 +222,6 @@ static wb_err change_one(struct outbox_publisher_ledger *self,
     case OUTBOX_PUBLISHER_CHANGE_LOST:
         (void)sqlite3_bind_int64(self->lost, 1, change->id);
         bind_text(self->lost, 2, note->text);
-        (void)sqlite3_bind_int(self->lost, 3, note->resent);
         return run(self, self->lost, why);
     case OUTBOX_PUBLISHER_CHANGE_STORED:
         (void)sqlite3_bind_int64(self->stored, 1, change->id);

@@ -42,22 +42,21 @@ struct outbox_publisher_kept {
 /** Return false to stop. */
 typedef bool (*outbox_publisher_kept_visit)(void *ctx, const struct outbox_publisher_kept *row);
 
-/* Rows in (after_id, last_id], at most limit. */
-struct outbox_publisher_kept_range {
+/* Which rows: those in (after_id, last_id], at most limit. */
+struct outbox_publisher_part {
     int64_t after_id, last_id;
     size_t limit;
 };
 
 /** By rising id. */
 wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger,
-                                    const struct outbox_publisher_kept_range *range,
+                                    const struct outbox_publisher_part *part,
                                     outbox_publisher_kept_visit visit, void *ctx,
                                     struct wb_why *why);
 
 /** Of those only rows that have an exception, or were stored late at first_seq or behind it. */
 wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, const char *stream,
-                                     uint64_t first_seq,
-                                     const struct outbox_publisher_kept_range *range,
+                                     uint64_t first_seq, const struct outbox_publisher_part *part,
                                      outbox_publisher_kept_visit visit, void *ctx,
                                      struct wb_why *why);
 
@@ -85,7 +84,6 @@ struct outbox_publisher_note {
     int64_t holder;
     int64_t repairing;  /* what the cursor remembers until the repair has ended */
     uint64_t stored_by; /* rows found stored lie at this sequence or before it */
-    bool resent;        /* the stream held the lost ones once */
     const char *text;   /* error of the lost ones */
 };
 

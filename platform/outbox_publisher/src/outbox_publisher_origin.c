@@ -1,10 +1,12 @@
 /* Whose is a message of the stream? By its ids, not by its place. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "outbox_publisher_private.h"
 
 /* Ours is compared by its first 32 digits: sent again under another id it stays the same event. */
-size_t outbox_publisher_identity(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MAX])
+static size_t id_bytes(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MAX])
 {
     if (msg_id.len >= WB_ID_TEXT - 1 &&
         wb_hex_decode(wb_str_n(msg_id.ptr, WB_ID_TEXT - 1), out, WB_ID_SIZE))
@@ -13,6 +15,18 @@ size_t outbox_publisher_identity(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MA
     if (len > 0)
         memcpy(out, msg_id.ptr, len);
     return len;
+}
+
+size_t outbox_publisher_identity(const struct event_bus_delivery *delivery,
+                                 uint8_t out[MESSAGE_ID_MAX])
+{
+    char when[32];
+
+    if (delivery->message.msg_id.len > 0)
+        return id_bytes(delivery->message.msg_id, out);
+    int len = snprintf(when, sizeof(when), "@%" PRId64, delivery->stored_wall_ns);
+    memcpy(out, when, (size_t)len);
+    return (size_t)len;
 }
 
 static bool source_known(const struct outbox_publisher_lane *lane, struct wb_str source)
@@ -43,7 +57,7 @@ static bool same_event(const struct message *msg, const uint8_t row_msg_id[WB_ID
 {
     uint8_t identity[MESSAGE_ID_MAX];
 
-    return outbox_publisher_identity(msg->msg_id, identity) == WB_ID_SIZE &&
+    return id_bytes(msg->msg_id, identity) == WB_ID_SIZE &&
            memcmp(identity, row_msg_id, WB_ID_SIZE) == 0;
 }
 

@@ -65,36 +65,44 @@ static wb_err look(struct outbox_publisher_lane *lane, struct wb_why *why)
     return wb_fail(why, looks(lane) ? WB_BUSY : WB_UNREACHABLE, "%s", lane->problem);
 }
 
+static wb_err plan_lane(struct outbox_publisher_lane *lane,
+                        struct outbox_publisher_planning *planning, struct wb_why *why)
+{
+    struct outbox_publisher_plan *plan = planning->plan;
+    struct event_bus_stream_info info;
+    wb_err err = event_bus_stream_info(lane->publisher->bus, lane->stream, &info, why);
+
+    if (err != WB_OK)
+        return err;
+    if (outbox_publisher_store_cursor(lane->store, lane->stream, &lane->cursor, NULL) != WB_OK)
+        return wb_fail(why, WB_NOT_FOUND, "nothing was ever published to stream %s from %s",
+                       lane->stream, lane->publisher->path);
+    plan->cursor_id = lane->cursor.last_id;
+    plan->cursor_seq = lane->cursor.last_seq;
+    plan->stream_first = info.first_seq;
+    plan->stream_last = info.last_seq;
+    routes_learn(lane->publisher);
+    lane->plan = planning;
+    atomic_store(&lane->repair_wanted, true);
+    return look(lane, why);
+}
+
 wb_err outbox_publisher_plan(const struct outbox_publisher_options *options, const char *stream,
                              outbox_publisher_plan_visit visit, void *ctx,
                              struct outbox_publisher_plan *ret_plan, struct wb_why *why)
 {
     struct outbox_publisher_plan plan = {.needed = false};
     struct outbox_publisher_planning planning = {.plan = &plan, .visit = visit, .ctx = ctx};
-    struct event_bus_stream_info info;
-    struct outbox_publisher *publisher;
-    wb_err err = event_bus_stream_info(options->bus, stream, &info, why);
+    struct outbox_publisher *publisher = NULL;
+    wb_err err = outbox_publisher_make(options, &publisher, why);
 
-    if (err == WB_OK)
-        err = outbox_publisher_make(options, &publisher, why);
     if (err != WB_OK)
         return err;
     struct outbox_publisher_lane *lane = lane_named(publisher, stream);
-    if (lane == NULL)
+    if (lane != NULL)
+        err = plan_lane(lane, &planning, why);
+    else
         err = wb_fail(why, WB_INVALID, "plan a repair: stream %s is not among those given", stream);
-    else if (outbox_publisher_store_cursor(lane->store, stream, &lane->cursor, NULL) != WB_OK)
-        err = wb_fail(why, WB_NOT_FOUND, "nothing was ever published to stream %s from %s", stream,
-                      options->path);
-    if (err == WB_OK && lane != NULL) {
-        plan.cursor_id = lane->cursor.last_id;
-        plan.cursor_seq = lane->cursor.last_seq;
-        plan.stream_first = info.first_seq;
-        plan.stream_last = info.last_seq;
-        routes_learn(publisher);
-        lane->plan = &planning;
-        atomic_store(&lane->repair_wanted, true);
-        err = look(lane, why);
-    }
     outbox_publisher_free(publisher);
     if (err == WB_OK)
         *ret_plan = plan;

@@ -7,7 +7,7 @@
  * outbox_publisher_settle.c   SETTLE: what lies beyond the cursor
  * outbox_publisher_repair.c   REPAIR: the bus has lost something
  * outbox_publisher_restore.c  RESTORE: our database has gone back in time
- * outbox_publisher_survey.c   comparing stream and table, for both
+ * outbox_publisher_survey*.c  comparing stream and table, for both
  * outbox_publisher_ledger.c   the database, for both
  * outbox_publisher_plan.c     what a repair would do
  * outbox_publisher_origin.c   whose is a message
@@ -317,8 +317,10 @@ struct outbox_publisher_origin {
     bool current; /* its source is the one that rows of this number have now */
 };
 
-/** A msg_id as it is compared: the 16 bytes of one of ours, else its text. Returns the length. */
-size_t outbox_publisher_identity(struct wb_str msg_id, uint8_t out[MESSAGE_ID_MAX]);
+/** A message as it is known again: the 16 bytes of an id of ours, the text of another, else when it
+ * was stored. Returns the length. */
+size_t outbox_publisher_identity(const struct event_bus_delivery *delivery,
+                                 uint8_t out[MESSAGE_ID_MAX]);
 /** Does the message say it is from this outbox? */
 bool outbox_publisher_claims(const struct outbox_publisher_lane *lane, const struct message *msg);
 /** Whose is it? Asks the table. */
@@ -366,7 +368,8 @@ bool outbox_publisher_duplicate_resolve(struct outbox_publisher_lane *lane);
 
 /* ---- outbox_publisher_repair.c --------------------------------------------------------------- */
 
-/** Go to REPAIR. kind: of the incident, static; text: what was found. */
+/** Go to REPAIR. kind: of the incident, static; text: what was found, NULL: nothing amiss so far.
+ */
 void outbox_publisher_repair_begin(struct outbox_publisher_lane *lane, const char *kind,
                                    const struct event_bus_stream_info *info, const char *text);
 /** REPAIR and RESTORE. */
@@ -394,8 +397,24 @@ wb_err outbox_publisher_survey_start(struct outbox_publisher_lane *lane,
                                      struct wb_why *why);
 /** NULL does nothing. */
 void outbox_publisher_survey_free(struct outbox_publisher_survey *survey);
+/** Was this row found in the stream? Of rows in the range of the bitmap only. */
+bool outbox_publisher_survey_found(const struct outbox_publisher_survey *survey, int64_t id);
+/** The next range of rows, with a reading of the stream of its own. */
+void outbox_publisher_survey_range_next(struct outbox_publisher_survey *survey);
+/** Give it up: what was looked at is not as it was. */
+void outbox_publisher_survey_end(struct outbox_publisher_lane *lane);
+/** The database refused: the lane comes back to this very step, or has lost its role. */
+void outbox_publisher_survey_database(struct outbox_publisher_lane *lane, wb_err err,
+                                      const char *text);
+/** The bus refused: all begins anew when it is back, it may be another stream then. */
+void outbox_publisher_survey_bus(struct outbox_publisher_lane *lane, const char *text);
 /** One slice; may send the lane elsewhere, and then end the survey. */
 void outbox_publisher_survey_step(struct outbox_publisher_lane *lane);
+/* ---- outbox_publisher_survey_rows.c ---------------------------------------------------------- */
+
+/** Its second half, one slice: what is not missed, then what is. */
+void outbox_publisher_survey_floor(struct outbox_publisher_lane *lane);
+void outbox_publisher_survey_walk(struct outbox_publisher_lane *lane);
 /** Write down what was found so far, and that a repair was begun. */
 wb_err outbox_publisher_survey_note(struct outbox_publisher_lane *lane, struct wb_why *why);
 /** For how many messages of ours, that are not there, the stream had room. */

@@ -53,7 +53,7 @@ void outbox_publisher_repair_begin(struct outbox_publisher_lane *lane, const cha
     };
     struct wb_why why;
 
-    if (hopeless(lane, text))
+    if (text != NULL && hopeless(lane, text))
         return;
     if (outbox_publisher_survey_start(lane, &wanted, &why) != WB_OK) {
         outbox_publisher_lane_ours(lane, why.text);
@@ -124,11 +124,13 @@ static void detail_tell(const struct outbox_publisher_lane *lane,
         conclusion->source_from_id > 0 ? ", the rows that follow have a new source" : "");
 }
 
-/* Somebody who asks for a comparison may find nothing lost. */
+/* Who asks for a comparison, or looks at a stream for the first time, may find nothing lost. */
 static void kind_tell(const struct outbox_publisher_survey *survey,
                       struct outbox_publisher_conclusion *it)
 {
-    if (strcmp(survey->kind, "hole") != 0 || survey->again + it->gone > 0)
+    bool asked = strcmp(survey->kind, "hole") == 0 || strcmp(survey->kind, "adopted") == 0;
+
+    if (!asked || survey->again + it->gone > 0)
         return;
     it->kind = survey->orphan_low > 0 ? "restored" : NULL;
     it->rows = survey->orphans;
@@ -138,11 +140,7 @@ static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publ
 {
     const struct outbox_publisher_survey *survey = lane->survey;
     struct outbox_publisher_conclusion it = {
-        .cursor = {.last_id = survey->last_id,
-                   .last_seq = survey->last,
-                   .last_msg_id_len = survey->last_msg_id_len,
-                   .stream_created = survey->created,
-                   .holder = lane->cursor.holder},
+        .cursor = lane->cursor,
         .made_anew = survey->made_anew,
         .stream_first = survey->first,
         .source_from_id = outbox_publisher_restore_source(lane),
@@ -152,7 +150,12 @@ static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publ
         .gone = gone_count(lane),
     };
 
+    it.cursor.last_id = survey->last_id;
+    it.cursor.last_seq = survey->last;
+    it.cursor.last_msg_id_len = survey->last_msg_id_len;
     memcpy(it.cursor.last_msg_id, survey->last_msg_id, survey->last_msg_id_len);
+    it.cursor.stream_created = survey->created;
+    it.cursor.repairing = 0;
     range_tell(lane, &it);
     kind_tell(survey, &it);
     it.verify_anew = survey->whole && it.kind != NULL;

@@ -114,8 +114,10 @@ static wb_err passed_over(struct stored *stored, int64_t id, uint64_t key_hash,
         outbox_publisher_exceptions_put(&lane->exceptions, id, key_hash, OUTBOX_EXCEPTION_LOST, 0,
                                         "passed over: the stream does not hold it");
 
-    if (err == WB_OK)
+    if (err == WB_OK) {
         outbox_publisher_exceptions_policy(&lane->exceptions, id, policy);
+        outbox_publisher_exceptions_find(&lane->exceptions, id)->resent = true;
+    }
     stored->lost++;
     return err;
 }
@@ -244,7 +246,7 @@ static bool settle_visit(void *ctx, const struct event_bus_delivery *delivery)
     }
     stored->last_seen = delivery->sequence;
     stored->cursor->last_msg_id_len =
-        outbox_publisher_identity(msg->msg_id, stored->cursor->last_msg_id);
+        outbox_publisher_identity(delivery, stored->cursor->last_msg_id);
     return stored->count < SETTLE_SLICE;
 }
 

@@ -276,6 +276,7 @@ static wb_err exception_write(struct outbox_publisher_store *self, const char *s
     if (timed)
         (void)sqlite3_bind_int64(stmt, 4, one->next_ms);
     bind_text(stmt, 5, one->error != NULL ? one->error : "");
+    (void)sqlite3_bind_int(stmt, 6, one->resent);
     return outbox_publisher_store_run(self, stmt, "write an exception of the outbox", why);
 }
 

@@ -19,7 +19,7 @@ enum { OUTBOX_PUBLISHER_STARTS_MAX = 10, OUTBOX_PUBLISHER_CRASHES_MAX = 5 };
 struct outbox_publisher_cursor {
     int64_t last_id;
     uint64_t last_seq;
-    uint8_t last_msg_id[MESSAGE_ID_MAX]; /* our 16 bytes, or the text of a foreign id */
+    uint8_t last_msg_id[MESSAGE_ID_MAX]; /* see outbox_publisher_identity() */
     size_t last_msg_id_len;
     int64_t stream_created;
     int64_t holder;

@@ -35,10 +35,11 @@
       "UPDATE outbox_cursor SET last_id = ?3, last_seq = ?4, last_msg_id = ?5,"                    \
       " stream_created = ?6, repairing = ?7, starts = ?8, suspect_id = nullif(?9, 0)"              \
       " WHERE stream = ?1 AND holder = ?2")                                                        \
-    X(exception_write, "INSERT INTO outbox_exception(id, state, attempts, next_at, error)"         \
-                       " VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(id) DO UPDATE SET"                 \
+    X(exception_write, "INSERT INTO outbox_exception(id, state, attempts, next_at, error, resent)" \
+                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(id) DO UPDATE SET"             \
                        " state = excluded.state, attempts = excluded.attempts,"                    \
-                       " next_at = excluded.next_at, error = excluded.error"                       \
+                       " next_at = excluded.next_at, error = excluded.error,"                      \
+                       " resent = excluded.resent"                                                 \
                        " WHERE state <> 'cancelled'")                                              \
     X(exception_delete, "DELETE FROM outbox_exception WHERE id = ?1")                              \
     X(late_write, "INSERT OR REPLACE INTO outbox_late(row_id, stream, sequence)"                   \

@@ -260,8 +260,9 @@ struct outbox_incident {
     int64_t id;
     int64_t at_wall_ns;
     struct wb_str stream;
-    struct wb_str kind; /* "rolled-back", "made-anew", "overwritten", "hole", "resumed": the bus has
-                           lost events; "restored": the database has gone back in time */
+    struct wb_str
+        kind; /* "rolled-back", "made-anew", "overwritten", "hole", "resumed", "adopted":
+                 the bus has lost events; "restored": the database has gone back in time */
     uint64_t first_seq, last_seq; /* the sequences concerned, as far as known */
     uint64_t rows;                /* sent again; when restored: orphans found */
     uint64_t gone;                /* at most so many events cannot come back: no longer kept */

@@ -27,9 +27,9 @@ struct sqlite3_stmt;
 #define OUTBOX_HEADER_PREFIX "waybill-"
 
 /*
- * "1" on an event that the bus had, and lost out of the midst of a stream: it is published again,
- * under the same identity, and lands behind younger ones. One that has no room for a further header
- * goes without.
+ * "1" on an event that comes behind younger ones of its outbox since the bus had lost it out of
+ * their midst, or was found without it after a crash. It is the same event (source, row, first 32
+ * digits of msg_id). One that has no room for a further header goes without.
  */
 #define OUTBOX_HEADER_LATE OUTBOX_HEADER_PREFIX "late"
 

@@ -154,12 +154,12 @@ struct outbox_publisher_plan {
     int64_t cursor_id; /* the cursor says: rows up to here are stored, */
     uint64_t cursor_seq;
     uint64_t stream_first, stream_last; /* what the stream says */
-    char kind[16]; /* "rolled-back", "made-anew", "overwritten", "hole", "resumed", "restored" */
-    uint64_t first_seq, last_seq; /* the sequences in doubt */
-    uint64_t rows;                /* that would be sent again */
-    uint64_t late;                /* those of them that would land behind younger ones */
-    uint64_t gone;                /* at most so many events cannot come back */
-    uint64_t orphans;             /* messages whose row is gone */
+    char kind[16];                      /* see struct outbox_incident */
+    uint64_t first_seq, last_seq;       /* the sequences in doubt */
+    uint64_t rows;                      /* that would be sent again */
+    uint64_t late;                      /* those of them that would land behind younger ones */
+    uint64_t gone;                      /* at most so many events cannot come back */
+    uint64_t orphans;                   /* messages whose row is gone */
     char detail[512];
 };
 
