@@ -325,6 +325,7 @@ static void crashes_in_the_audit_lose_and_double_nothing(void **state)
     assert_exceptions(f, "");
 }
 
+/* Overtaken between reading the stream and writing down what was found. */
 static void audit_of_one_overtaken_writes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -334,11 +335,85 @@ static void audit_of_one_overtaken_writes_nothing(void **state)
     fixture_run(f);
     assert_true(event_bus_memory_delete(f->bus, "A", 5));
     event_bus_memory_advance(f->bus, WAIT_NS + WB_SEC);
+    while (!f->publisher->lanes[0]->audit.in_hand)
+        assert_true(outbox_publisher_step(f->publisher));
     fixture_sql(f, "UPDATE outbox_cursor SET holder = holder + 1");
-    for (int i = 0; i < 20; i++)
-        (void)outbox_publisher_step(f->publisher);
+    (void)outbox_publisher_step(f->publisher);
+    assert_int_equal(fixture_health(f).state, OUTBOX_PUBLISHER_FENCED);
     assert_int_equal(fixture_int(f, "SELECT count(*) FROM outbox_incident"), 0);
     assert_int_equal(verified(f, "id"), 0);
+    assert_int_equal(verified(f, "seq"), 0);
+    assert_exceptions(f, "");
+}
+
+static void never(void *ctx, int64_t id)
+{
+    (void)ctx;
+    fail_msg("row %" PRId64 " was told to be lost", id);
+}
+
+static void progress_is_noted_by_the_holder_only(void **state)
+{
+    struct fixture *f = *state;
+    struct outbox_publisher_store *store;
+    struct outbox_publisher_verifier *verifier;
+    const int64_t missed[] = {3};
+    struct outbox_publisher_progress progress = {.stream = "A",
+                                                 .holder = 1,
+                                                 .after = {.id = 10, .seq = 10},
+                                                 .missed = missed,
+                                                 .missed_count = 1,
+                                                 .missed_by = 5};
+    bool more;
+
+    rows(f, 10, "a.x");
+    fixture_sql(f, "INSERT INTO outbox_cursor(stream, holder) VALUES('A', 2)");
+    assert_ok(outbox_publisher_store_open(f->path, &store, NULL));
+    assert_ok(outbox_publisher_verifier_open(store, &verifier, NULL));
+    assert_err(outbox_publisher_verified_write(verifier, &progress, never, NULL, &more, NULL),
+               WB_CONFLICT);
+    assert_exceptions(f, "");
+    assert_int_equal(fixture_int(f, "SELECT count(*) FROM outbox_late"), 0);
+    assert_int_equal(verified(f, "id"), 0);
+    progress.holder = 2;
+    progress.missed_by = 20;
+    assert_ok(outbox_publisher_verified_write(verifier, &progress, never, NULL, &more, NULL));
+    assert_int_equal(verified(f, "id"), 10);
+    assert_int_equal(fixture_int(f, "SELECT sequence FROM outbox_late WHERE row_id = 3"), 20);
+    outbox_publisher_verifier_close(verifier);
+    outbox_publisher_store_close(store);
+}
+
+/* It says it is row 5 of this outbox, and is another event. */
+static void message_with_another_identity_is_no_witness(void **state)
+{
+    struct fixture *f = *state;
+    char source[OUTBOX_SOURCE_TEXT];
+    struct sqlite3_stmt *stmt;
+
+    fixture_start(f);
+    rows(f, 10, "a.x");
+    fixture_run(f);
+    outbox_publisher_stop(f->publisher);
+    f->publisher = NULL;
+    assert_ok(db_prepare(f->db, "SELECT source FROM outbox_source", &stmt, NULL));
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+    wb_hex_encode(sqlite3_column_blob(stmt, 0), OUTBOX_SOURCE_SIZE, source);
+    (void)sqlite3_finalize(stmt);
+    const struct message_header headers[] = {{wb_str(MESSAGE_HEADER_SOURCE), wb_str(source)},
+                                             {wb_str(MESSAGE_HEADER_ROW), wb_str("5")}};
+    const struct message msg = {.subject = wb_str("a.x"),
+                                .headers = headers,
+                                .header_count = 2,
+                                .msg_id = wb_str("ffffffffffffffffffffffffffffffff")};
+    assert_ok(event_bus_publish(f->bus, &msg, NULL, NULL, NULL));
+    fixture_sql(f, "UPDATE outbox_cursor SET last_seq = 11,"
+                   " last_msg_id = x'ffffffffffffffffffffffffffffffff'");
+    assert_true(event_bus_memory_delete(f->bus, "A", 5));
+    fixture_start(f);
+    pass(f, WAIT_NS + 2 * WB_SEC);
+    assert_int_equal(fixture_health(f).holes, 1);
+    assert_stream_holds(f, "A", "1 2 3 4 6 7 8 9 10  5");
 }
 
 static void audit_waits_for_a_bus_that_is_away(void **state)
@@ -397,6 +472,8 @@ int main(void)
         T(stream_emptied_by_its_age_is_confirmed),
         T(crashes_in_the_audit_lose_and_double_nothing),
         T(audit_of_one_overtaken_writes_nothing),
+        T(progress_is_noted_by_the_holder_only),
+        T(message_with_another_identity_is_no_witness),
         T(audit_waits_for_a_bus_that_is_away),
         T(stream_begun_anew_is_read_from_its_beginning),
     };

@@ -16,6 +16,7 @@
 
 #include "api.h"
 #include "nats_bus.h"
+#include "trash.h"
 
 enum {
     FEW = 64,                   /* messages that are not worth a consumer */
@@ -53,6 +54,7 @@ struct scan {
     size_t arrived_count;
     size_t wake_at; /* how many are worth to be woken for */
 
+    struct nats_trash trash;               /* messages that were shown */
     char consumer[EVENT_BUS_NAME_MAX + 1]; /* "": none */
     uint64_t consumer_seq;                 /* of the last message of it */
     uint64_t serial;                       /* of the last request; odd and even take turns */
@@ -350,6 +352,8 @@ static enum verdict take_in(struct scan *scan, natsMsg *msg)
     if (delivery == NULL)
         return DOUBTFUL; /* out of memory: another consumer brings it again */
     show(scan, &delivery->impl.view);
+    delivery->msg = NULL;
+    event_bus_nats_trash_add(&scan->trash, msg);
     event_bus_release(&delivery->impl.view);
     if (scan->stopped || scan->next > scan->to)
         return DONE;
@@ -414,6 +418,8 @@ static struct scan *scan_new(struct nats_bus *bus)
         goto free_arrays;
     if (event_bus_nats_cond_init(&scan->filled) != 0)
         goto destroy_mutex;
+    if (event_bus_nats_trash_init(&scan->trash) != 0)
+        goto destroy_filled;
     scan->bus = bus;
     pthread_mutex_lock(&bus->engine.mutex);
     (void)snprintf(scan->tap.inbox, sizeof(scan->tap.inbox), "%s_%" PRIu64, bus->sub.inbox,
@@ -424,6 +430,8 @@ static struct scan *scan_new(struct nats_bus *bus)
     scan->tap.message = arrive;
     return scan;
 
+destroy_filled:
+    pthread_cond_destroy(&scan->filled);
 destroy_mutex:
     pthread_mutex_destroy(&scan->mutex);
 free_arrays:
@@ -441,6 +449,7 @@ static void scan_free(struct scan *scan)
         natsMsg_Destroy(scan->taken[scan->taken_at++]);
     for (size_t i = 0; i < scan->arrived_count; i++)
         natsMsg_Destroy(scan->arrived[i]);
+    event_bus_nats_trash_free(&scan->trash);
     pthread_cond_destroy(&scan->filled);
     pthread_mutex_destroy(&scan->mutex);
     free(scan->arrived);

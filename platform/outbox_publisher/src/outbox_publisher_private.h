@@ -20,6 +20,7 @@
  * outbox_publisher_fence.c    overtaking one that does not move
  * outbox_publisher_suspect.c  rows that end the process which sends them
  * outbox_publisher_audit.c    reading back what was published some time ago
+ * outbox_publisher_audit_read.c  a slice of the stream, for that
  * outbox_publisher_verified.c the database, for that
  * outbox_publisher_wake.c     sleeping, and being woken
  */
@@ -450,6 +451,8 @@ void outbox_publisher_audit_reset(struct outbox_publisher_lane *lane);
 void outbox_publisher_audit_report(const struct outbox_publisher_lane *lane,
                                    struct outbox_publisher_report *out);
 void outbox_publisher_audit_free(struct outbox_publisher_lane *lane);
+/** Read the next slice; afterwards it is in hand, or nothing is old enough, or known yet. */
+wb_err outbox_publisher_audit_read(struct outbox_publisher_lane *lane, struct wb_why *why);
 
 /* ---- outbox_publisher_answer.c --------------------------------------------------------------- */
 

@@ -15,21 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "outbox_verify_table.h"
+#include "outbox_verify_mark.h"
 
 enum {
     LIST_DEFAULT = 1000,
-    STRAYS_MAX = 64, /* rows looked up one by one before a slice is changed for theirs */
-    KEYS = 65536     /* of which the order is watched: a power of two */
+    STRAYS_MAX = 64 /* rows looked up one by one before a slice is changed for theirs */
 };
 
 #define SPAN_DEFAULT ((size_t)1 << 27)
-
-/* The highest row seen of a key; another key may take its place. */
-struct key {
-    uint64_t hash;
-    int64_t id;
-};
 
 struct verify {
     struct event_bus *bus;
@@ -38,9 +31,9 @@ struct verify {
     struct outbox_verify_report report;
     size_t list_max;
     size_t span;
-    int64_t created_ns; /* of the stream when it began */
-    uint64_t start;     /* of the stream, here */
-    struct key *keys;   /* KEYS */
+    int64_t created_ns;             /* of the stream when it began */
+    uint64_t start;                 /* of the stream, here */
+    struct outbox_verify_key *keys; /* OUTBOX_VERIFY_KEYS */
 
     uint64_t visited_seq;    /* of the first message visited; 0: none */
     uint64_t head_seq;       /* nothing below this was looked at */
@@ -131,56 +124,12 @@ static wb_err row_of(struct verify *v, int64_t id, struct outbox_verify_row *ret
 
 /* ---- what a message is ----------------------------------------------------------------------- */
 
-struct mark {
-    uint64_t source;
-    int64_t id;
-    uint8_t msg_id[WB_ID_SIZE];
-    bool has_msg_id;
-};
-
-/* false: it does not say that it is of this outbox. */
-static bool read_mark(const struct verify *v, const struct message *msg, struct mark *ret_mark)
-{
-    struct wb_str source = message_header(msg, MESSAGE_HEADER_SOURCE);
-    uint8_t bytes[sizeof(uint64_t)];
-    uint64_t id;
-
-    if (source.len != 2 * sizeof(bytes) || !wb_hex_decode(source, bytes, sizeof(bytes)) ||
-        !wb_str_to_u64(message_header(msg, MESSAGE_HEADER_ROW), &id) || id == 0 || id > INT64_MAX)
-        return false;
-    ret_mark->source = 0;
-    for (size_t i = 0; i < sizeof(bytes); i++)
-        ret_mark->source = ret_mark->source << 8 | bytes[i];
-    if (!outbox_verify_source_known(&v->table, ret_mark->source))
-        return false;
-    ret_mark->id = (int64_t)id;
-    /* What follows the digits tells only how often it was sent. */
-    ret_mark->has_msg_id =
-        msg->msg_id.len >= WB_ID_TEXT - 1 &&
-        wb_hex_decode(wb_str_n(msg->msg_id.ptr, WB_ID_TEXT - 1), ret_mark->msg_id, WB_ID_SIZE);
-    return true;
-}
-
 static void add_to_list(struct outbox_verify_list *list, size_t max, int64_t id)
 {
     if (list->count < max)
         list->ids[list->count++] = id;
     else
         list->truncated = true;
-}
-
-static void note_key(struct verify *v, const struct message *msg, const struct mark *mark)
-{
-    struct wb_str text = message_header(msg, MESSAGE_HEADER_KEY);
-
-    if (text.len == 0)
-        return;
-    uint64_t hash = (wb_hash(text.ptr, text.len) ^ mark->source) * UINT64_C(0x9e3779b97f4a7c15);
-    struct key *key = &v->keys[hash >> 48];
-    if (key->hash == hash && mark->id < key->id)
-        v->report.out_of_order++;
-    else
-        *key = (struct key){.hash = hash, .id = mark->id};
 }
 
 /* The first row that stands in its place tells which of the others can be below the stream. */
@@ -204,7 +153,7 @@ static void orphan(struct verify *v, const struct event_bus_delivery *delivery)
 
 /* The row is known: is it this message's? */
 static void compare(struct verify *v, const struct event_bus_delivery *delivery,
-                    const struct mark *mark, const struct outbox_verify_row *row)
+                    const struct outbox_verify_mark *mark, const struct outbox_verify_row *row)
 {
     size_t at = (size_t)(mark->id - v->base);
     bool same = row->state != OUTBOX_VERIFY_NO_ROW && mark->has_msg_id &&
@@ -225,7 +174,7 @@ static void compare(struct verify *v, const struct event_bus_delivery *delivery,
 
 /* Beside the rows of the table: below its first, or behind the cursor. */
 static void outside(struct verify *v, const struct event_bus_delivery *delivery,
-                    const struct mark *mark)
+                    const struct outbox_verify_mark *mark)
 {
     if (mark->id > v->table.cursor.last_id)
         v->report.beyond++;
@@ -237,7 +186,7 @@ static void outside(struct verify *v, const struct event_bus_delivery *delivery,
 
 /* Counted once, also when several passes see it. */
 static void count_first(struct verify *v, const struct event_bus_delivery *delivery, bool ours,
-                        const struct mark *mark)
+                        const struct outbox_verify_mark *mark)
 {
     if (delivery->sequence <= v->passed_seq)
         return;
@@ -249,7 +198,8 @@ static void count_first(struct verify *v, const struct event_bus_delivery *deliv
         v->report.foreign++;
         return;
     }
-    note_key(v, &delivery->message, mark);
+    if (outbox_verify_key_overtaken(v->keys, &delivery->message, mark))
+        v->report.out_of_order++;
     if (mark->id < v->table.first_id || mark->id > v->table.cursor.last_id)
         outside(v, delivery, mark);
 }
@@ -257,9 +207,9 @@ static void count_first(struct verify *v, const struct event_bus_delivery *deliv
 static bool visit(void *ctx, const struct event_bus_delivery *delivery)
 {
     struct verify *v = ctx;
-    struct mark mark = {.id = 0};
+    struct outbox_verify_mark mark = {.id = 0};
     struct outbox_verify_row row;
-    bool ours = read_mark(v, &delivery->message, &mark);
+    bool ours = outbox_verify_mark_read(&v->table, &delivery->message, &mark);
 
     count_first(v, delivery, ours, &mark);
     if (!ours || mark.id < v->base || mark.id > v->table.cursor.last_id)
@@ -460,7 +410,7 @@ static wb_err memory_new(struct verify *v, size_t span)
     v->twice = calloc(v->span / 8, 1);
     v->due = calloc(v->span / 8, 1);
     v->rows = calloc(OUTBOX_VERIFY_SLICE, sizeof(*v->rows));
-    v->keys = calloc(KEYS, sizeof(*v->keys));
+    v->keys = calloc(OUTBOX_VERIFY_KEYS, sizeof(*v->keys));
     return v->found != NULL && v->twice != NULL && v->due != NULL && v->rows != NULL &&
                    v->keys != NULL
                ? WB_OK
