@@ -205,6 +205,7 @@ wb_err outbox_publisher_make(const struct outbox_publisher_options *options,
         err = publisher_make(options, &self, why);
     if (err != WB_OK)
         return err;
+    assert(self != NULL);
     err = lanes_make(self, options, why);
     if (err != WB_OK) {
         outbox_publisher_free(self);
