@@ -226,7 +226,7 @@ static void ack_given_while_the_server_is_away_counts(void **state)
     struct event_bus_subscription *s = subscribe(
         w->bus, "orders.>",
         (struct event_bus_subscription_options){
-            .start = EVENT_BUS_START_ALL, .durable = "worker", .ack_wait_ns = 1500 * WB_MS});
+            .start = EVENT_BUS_START_ALL, .durable = "worker", .ack_wait_ns = 4 * WB_SEC});
     assert_ok(event_bus_next(s, PATIENCE_NS, &got));
     /* The server writes down what it has delivered a moment later; a clean end does it at once. */
     test_nats_term(&w->server);
@@ -235,7 +235,7 @@ static void ack_given_while_the_server_is_away_counts(void **state)
     event_bus_release(got);
     test_nats_restart(&w->server);
     assert_true(test_wait(is_connected, w->bus, PATIENCE_MS));
-    assert_err(event_bus_next(s, 3 * WB_SEC, &got), WB_TIMEOUT);
+    assert_err(event_bus_next(s, 5 * WB_SEC, &got), WB_TIMEOUT);
     assert_ok(publish_number(w->bus, "orders.a", 2));
     assert_ok(event_bus_next(s, PATIENCE_NS, &got));
     assert_int_equal(number_of(got), 2);
