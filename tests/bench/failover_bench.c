@@ -459,6 +459,13 @@ static void stop_outside_of_transactions(struct world *w, pid_t pid, unsigned *r
     db_close(db);
 }
 
+/* The fence raises it, and so does the successor. */
+static void wait_holder(struct world *w, int64_t holder)
+{
+    for (int64_t until = now() + PATIENCE_NS; holder_now(w) < holder; rest(50 * WB_US))
+        must(now() < until, "nobody took the role", NULL);
+}
+
 static void fence_trials(struct world *w, size_t count)
 {
     unsigned again = 0;
@@ -469,7 +476,9 @@ static void fence_trials(struct world *w, size_t count)
         rest((int64_t)wb_rng_below(&w->rng, 40 * WB_MS));
         stop_outside_of_transactions(w, old, &again);
         history_watch(&w->history, (char)('A' + w->active));
+        int64_t holder = holder_now(w);
         must(outbox_publisher_fence(w->path, streams[0], &why) == WB_OK, "fence", &why);
+        wait_holder(w, holder + 2); /* else the old one could be the next one, too */
         /* It wakes before its successor has stored anything, at that moment, or later. */
         if (wb_rng_below(&w->rng, 4) == 0)
             rest((int64_t)wb_rng_below(&w->rng, 20 * WB_MS));

@@ -9,8 +9,9 @@
 #define STANDBY_EVERY_NS (5 * WB_MS)   /* without a notice, and by hand */
 #define STANDBY_IDLE_NS  (100 * WB_MS) /* with one: only for what it may miss */
 #define STANDBY_SOON_NS  (200 * WB_US) /* after one: it comes a moment before the lock is free, */
-#define STANDBY_LATER_NS (2 * WB_MS)   /* a longer one when the dying holder has to wait for a CPU \
-                                        */
+#define STANDBY_LATER_NS                                                                           \
+    (2 * WB_MS) /* a longer one when the dying holder has to wait for a CPU                        \
+                 */
 #define HALTED_EVERY_NS (5 * WB_SEC)
 #define BACKOFF_MIN_NS  (50 * WB_MS)
 #define BACKOFF_MAX_NS  (2 * WB_SEC)

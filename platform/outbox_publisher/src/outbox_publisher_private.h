@@ -12,6 +12,7 @@
  * outbox_publisher_plan.c     what a repair would do
  * outbox_publisher_origin.c   whose is a message
  * outbox_publisher_drain.c    DRAIN: read, sync, send, mark
+ * outbox_publisher_send.c     sending what was read, chained
  * outbox_publisher_answer.c   what an answer means
  * outbox_publisher_read.c     rows into memory
  * outbox_publisher_claim.c    rows that may be cancelled until they are sent
@@ -453,6 +454,11 @@ void outbox_publisher_audit_report(const struct outbox_publisher_lane *lane,
 void outbox_publisher_audit_free(struct outbox_publisher_lane *lane);
 /** Read the next slice; afterwards it is in hand, or nothing is old enough, or known yet. */
 wb_err outbox_publisher_audit_read(struct outbox_publisher_lane *lane, struct wb_why *why);
+
+/* ---- outbox_publisher_send.c ----------------------------------------------------------------- */
+
+/** Send what was read, as far as the window lets; true if anything was done. */
+bool outbox_publisher_send(struct outbox_publisher_lane *lane);
 
 /* ---- outbox_publisher_answer.c --------------------------------------------------------------- */
 
