@@ -53,9 +53,11 @@ static void gather_databases(sqlite3 *db, const struct fault_paths *paths)
             " FROM producer.outbox;"
             "INSERT INTO main.parked SELECT id FROM producer.outbox_exception"
             " WHERE state = 'parked';"
-            "INSERT INTO main.effect SELECT id, msg_id, CAST(word(payload, 1) AS INTEGER),"
-            " CAST(word(payload, 2) AS INTEGER), payload FROM consumer.effect;"
-            "INSERT INTO main.follow SELECT CAST(payload AS TEXT) FROM consumer.outbox;"
+            "INSERT INTO main.effect SELECT id, substr(msg_id, 1, 32),"
+            " CAST(word(payload, 1) AS INTEGER), CAST(word(payload, 2) AS INTEGER), payload FROM "
+            "consumer.effect;"
+            "INSERT INTO main.follow SELECT substr(CAST(payload AS TEXT), 1, 32)"
+            " FROM consumer.outbox;"
             "DETACH producer; DETACH consumer");
 }
 
@@ -89,7 +91,9 @@ static void store(sqlite3_stmt *stmt, const struct event_bus_delivery *delivery)
     struct wb_str row = message_header(msg, MESSAGE_HEADER_ROW);
 
     sqlite3_bind_int64(stmt, 1, (sqlite3_int64)delivery->sequence);
-    sqlite3_bind_text(stmt, 2, msg->msg_id.ptr, (int)msg->msg_id.len, SQLITE_TRANSIENT);
+    /* An event that is sent again keeps the first 32 digits of its id. */
+    size_t digits = msg->msg_id.len < WB_ID_TEXT - 1 ? msg->msg_id.len : WB_ID_TEXT - 1;
+    sqlite3_bind_text(stmt, 2, msg->msg_id.ptr, (int)digits, SQLITE_TRANSIENT);
     sqlite3_bind_text(stmt, 3, row.ptr, (int)row.len, SQLITE_TRANSIENT);
     sqlite3_bind_text(stmt, 4, msg->payload.ptr, (int)msg->payload.len, SQLITE_TRANSIENT);
     fault_must(sqlite3_step(stmt) == SQLITE_DONE, "gather: store a message");
