@@ -206,9 +206,11 @@ size_t crash_disk_unsynced(void)
 
 /* ---- the cut --------------------------------------------------------------------------------- */
 
+typedef enum chance_mode { NOTHING, EVERYTHING, PREFIX, EACH_SECTOR } chance_mode;
+
 /* How chance treats what is not synced. */
 struct chance {
-    enum { NOTHING, EVERYTHING, PREFIX, EACH_SECTOR } mode;
+    chance_mode mode;
     uint64_t salt;
     size_t sector;
     bool garbage; /* in what was never written, instead of zeros */
@@ -216,8 +218,9 @@ struct chance {
 
 static struct chance chance_draw(struct wb_rng *rng)
 {
-    static const int modes[] = {NOTHING, NOTHING,     EVERYTHING,  PREFIX,      PREFIX,
-                                PREFIX,  EACH_SECTOR, EACH_SECTOR, EACH_SECTOR, EACH_SECTOR};
+    static const chance_mode modes[] = {NOTHING,     NOTHING,    EVERYTHING,  PREFIX,
+                                        PREFIX,      PREFIX,     EACH_SECTOR, EACH_SECTOR,
+                                        EACH_SECTOR, EACH_SECTOR};
 
     return (struct chance){
         .mode = modes[wb_rng_below(rng, sizeof(modes) / sizeof(modes[0]))],

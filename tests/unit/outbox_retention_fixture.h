@@ -41,7 +41,7 @@ static inline int fixture_teardown(void **state)
     return 0;
 }
 
-static inline void sql(const char *format, ...)
+static inline WB_PRINTF(1, 2) void sql(const char *format, ...)
 {
     char text[1024];
     struct wb_why why = {""};
