@@ -75,6 +75,26 @@ static void rows_add(struct store *store, size_t count, size_t size)
     must_ok(db_exec(store->db, "PRAGMA wal_checkpoint(TRUNCATE)", &why), "checkpoint", &why);
 }
 
+static void declare(struct bench *bench)
+{
+    static const char *const subject = "pub.>";
+    const struct event_bus_stream_options options = {
+        .name = stream, .subjects = &subject, .subject_count = 1, .max_bytes = 16ULL << 30};
+    struct wb_why why = {""};
+
+    must_ok(event_bus_declare_stream(bench->bus, &options, EVENT_BUS_CREATE, &why), "declare",
+            &why);
+}
+
+/* A database that is new to a stream reads first what that holds; this is not to be measured. */
+static void declare_anew(struct bench *bench)
+{
+    struct wb_why why = {""};
+
+    must_ok(event_bus_delete_stream(bench->bus, stream, &why), "delete", &why);
+    declare(bench);
+}
+
 static uint64_t stream_last(struct bench *bench)
 {
     struct event_bus_stream_info info;
@@ -98,14 +118,15 @@ static struct outbox_publisher *publisher_start(const char *path, struct event_b
 /* Nanoseconds it took; every row is stored once. */
 static int64_t drain(struct bench *bench, struct store *store, size_t count)
 {
-    uint64_t before = stream_last(bench);
     struct wb_why why = {""};
+
+    declare_anew(bench);
     int64_t start = now();
     struct outbox_publisher *publisher = publisher_start(store->path, bench->bus);
 
     must_ok(outbox_publisher_flush(publisher, BACKLOG_NS, &why), "flush", &why);
     int64_t took = now() - start;
-    must(stream_last(bench) == before + count, "drain: every row stored once", NULL);
+    must(stream_last(bench) == count, "drain: every row stored once", NULL);
     outbox_publisher_stop(publisher);
     return took;
 }
@@ -410,9 +431,6 @@ static bool wanted(const struct part *part, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static const char *const subject = "pub.>";
-    const struct event_bus_stream_options declared = {
-        .name = stream, .subjects = &subject, .subject_count = 1, .max_bytes = 16ULL << 30};
     struct bench bench = {.files = 0};
     struct wb_why why = {""};
 
@@ -424,8 +442,7 @@ int main(int argc, char **argv)
     test_nats_start(&bench.server, NULL);
     const struct event_bus_nats_options options = {.url = bench.server.url};
     must_ok(event_bus_nats_create(&options, true, &bench.bus, &why), "connect", &why);
-    must_ok(event_bus_declare_stream(bench.bus, &declared, EVENT_BUS_CREATE, &why), "declare",
-            &why);
+    declare(&bench);
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (wanted(&parts[i], argc, argv))
             parts[i].run(&bench);
