@@ -29,6 +29,16 @@ static uint64_t below(struct world *w, uint64_t bound)
     return wb_rng_below(&w->rng, bound);
 }
 
+/* The bus forgets ids at once: what is sent twice shall be stored twice. */
+static void declare(struct world *w)
+{
+    static const char *const subjects[] = {"a.>"};
+    const struct event_bus_stream_options options = {
+        .name = "A", .subjects = subjects, .subject_count = 1, .duplicate_window_ns = 100 * WB_MS};
+
+    assert_ok(event_bus_declare_stream(w->bus->inner, &options, EVENT_BUS_APPLY, NULL));
+}
+
 /* ---- actions --------------------------------------------------------------------------------- */
 
 static void act_write(struct world *w)
@@ -90,7 +100,7 @@ static void act_loss(struct world *w)
     } else if (choice < 7) {
         event_bus_memory_advance(w->bus->inner, WB_MS);
         assert_ok(event_bus_delete_stream(w->bus->inner, "A", NULL));
-        fixture_declare(w->bus->inner, "A", "a.>");
+        declare(w);
     } else {
         /* The first message stays: what goes before it went by the stream's limits. */
         for (uint64_t n = below(w, 6); n > 0 && info.last_seq > 1; n--)
@@ -294,6 +304,8 @@ static void history_run(uint64_t seed)
     w.f = state;
     w.bus = fault_bus_create(w.f->bus, wb_rng_next(&w.rng));
     w.bus->faults_per_thousand = seed % 2 == 0 ? (unsigned)below(&w, 60) : 0;
+    declare(&w);
+    w.f->options.audit_wait_ns = seed % 4 == 1 ? 300 * WB_MS : 0;
     w.f->options.max_attempts = 1000000;
     w.f->options.bus = &w.bus->base;
     w.f->options.observe = NULL;

@@ -551,6 +551,30 @@ static void many_holes_go_out_in_turns_before_anything_new(void **state)
     assert_at_rest(f);
 }
 
+/* A lost row was sent, and its publisher died; memory has room for another one only. */
+static void lost_row_found_stored_is_not_sent_again_whether_loaded_or_not(void **state)
+{
+    struct fixture *f = *state;
+
+    rows(f, 1, 5, NULL);
+    fixture_sql(f, "INSERT INTO outbox_exception(id, state) VALUES(1, 'cancelled'),"
+                   " (2, 'cancelled')");
+    fixture_start(f);
+    fixture_run(f);
+    assert_stream_holds(f, "A", "3 4 5");
+    outbox_publisher_stop(f->publisher);
+    fixture_sql(f, "UPDATE outbox_exception SET state = 'lost';"
+                   "INSERT INTO outbox_exception(id, state) VALUES(5, 'lost');"
+                   "UPDATE outbox_cursor SET last_seq = 2,"
+                   " last_msg_id = (SELECT msg_id FROM outbox WHERE id = 4)");
+    event_bus_memory_advance(f->bus, 3600 * WB_SEC); /* beyond any duplicate window */
+    fixture_start(f);
+    f->publisher->lost_max = 1;
+    fixture_run(f);
+    assert_stream_holds(f, "A", "3 4 5 1 2");
+    assert_at_rest(f);
+}
+
 static void lost_rows_that_wait_for_a_parked_one_hold_back_no_other_key(void **state)
 {
     struct fixture *f = *state;
@@ -695,6 +719,7 @@ static void notes_of_an_interrupted_repair_are_not_acted_upon(void **state)
     fixture_sql(f, "INSERT INTO outbox_exception(id, state, next_at, resent)"
                    " VALUES(3, 'lost', 0, 1);"
                    "UPDATE outbox_cursor SET repairing = stream_created");
+    event_bus_memory_advance(f->bus, 3600 * WB_SEC); /* beyond any duplicate window */
     fixture_start(f);
     fixture_run(f);
     assert_stream_holds(f, "A", "1 2 3 4 5 6");
@@ -893,6 +918,7 @@ int main(void)
         T(cancelled_and_expired_rows_do_not_come_back),
         T(rows_of_other_streams_are_not_touched),
         T(many_holes_go_out_in_turns_before_anything_new),
+        T(lost_row_found_stored_is_not_sent_again_whether_loaded_or_not),
         T(lost_rows_that_wait_for_a_parked_one_hold_back_no_other_key),
         T(rows_beyond_the_bitmap_are_compared_range_by_range),
         T(known_ids_of_lost_rows_cost_one_look_not_one_each),

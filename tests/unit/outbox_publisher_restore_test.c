@@ -1,6 +1,7 @@
 /* Our own database goes back in time: noticed by the stream, nothing doubled, nothing lost. */
 #include <unistd.h>
 
+#include "outbox_publisher_fault_bus.h"
 #include "outbox_publisher_fixture.h"
 
 /* ---- helpers --------------------------------------------------------------------------------- */
@@ -215,6 +216,42 @@ static void copy_from_before_the_first_event_is_noticed(void **state)
     assert_stream_holds(f, "A", "1 2 3 n");
     assert_orphans(f, "A:1 A:2 A:3");
     assert_at_rest(f);
+}
+
+/* On a bus that keeps what it has: the newest message is a stranger's, ours lie before it. */
+static void copy_from_before_the_first_event_looks_at_the_whole_stream(void **state)
+{
+    struct fixture *f = *state;
+    struct fault_bus *bus = fault_bus_create(f->bus, 1);
+    const struct message stranger = {.subject = wb_str("a.foreign"), .payload = {"F", 1}};
+
+    f->options.bus = &bus->base;
+    f->options.observe = NULL;
+    insert(f, "a.x", "1");
+    backup(f, "first");
+    fixture_start(f);
+    insert(f, "a.x", "2");
+    for (int i = 0; i < 30; i++) {
+        (void)outbox_publisher_step(f->publisher);
+        (void)fault_bus_pump(bus);
+    }
+    publisher_end(f);
+    assert_ok(event_bus_publish(f->bus, &stranger, NULL, NULL, NULL));
+    assert_stream_holds(f, "A", "1 2 F");
+    event_bus_memory_advance(f->bus, 3600 * WB_SEC); /* beyond any duplicate window */
+    put_back(f, "first");
+    insert(f, "a.x", "n");
+    fixture_start(f);
+    for (int i = 0; i < 60; i++) {
+        (void)outbox_publisher_step(f->publisher);
+        (void)fault_bus_pump(bus);
+        fault_bus_advance(bus, 10 * WB_MS);
+    }
+    assert_stream_holds(f, "A", "1 2 F n");
+    assert_orphans(f, "A:2");
+    assert_int_equal(fixture_int(f, "SELECT max(from_id) FROM outbox_source"), 2);
+    publisher_end(f);
+    event_bus_destroy(&bus->base);
 }
 
 static void the_same_copy_put_back_twice_leaves_no_name_twice(void **state)
@@ -443,6 +480,7 @@ int main(void)
         T(nothing_new_since_the_restore_is_noticed_too),
         T(rows_of_the_copy_that_were_published_since_are_found_not_sent),
         T(copy_from_before_the_first_event_is_noticed),
+        T(copy_from_before_the_first_event_looks_at_the_whole_stream),
         T(the_same_copy_put_back_twice_leaves_no_name_twice),
         T(orphans_are_bounded_and_the_rest_is_counted),
         T(many_orphans_are_noted_in_chunks),
