@@ -22,9 +22,10 @@ static const struct {
 };
 
 enum {
-#define X(name, class, text) +1
-    ERR_COUNT = 0 WB_ERR_MAP(X)
+#define X(name, class, text) COUNTED_##name,
+    WB_ERR_MAP(X)
 #undef X
+        ERR_COUNT,
 };
 
 static void every_error_has_its_class(void **state)
