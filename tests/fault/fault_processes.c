@@ -98,18 +98,20 @@ int fault_role(const char *role, const char *dir, const char *url, uint64_t seed
 void fault_process_start(struct fault_processes *self, enum fault_role role, const char *crash)
 {
     char seed[24];
-    sigset_t signals;
+    sigset_t term, before;
 
     (void)snprintf(seed, sizeof(seed), "%llu", (unsigned long long)wb_rng_next(&self->rng));
+    /* It may be asked to stop before it is so far as to listen. */
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    (void)pthread_sigmask(SIG_BLOCK, &term, &before);
     self->pids[role] = fork();
+    if (self->pids[role] != 0)
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     fault_must(self->pids[role] >= 0, "fork: %s", strerror(errno));
     if (self->pids[role] != 0)
         return;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    /* It may be asked to stop before it is so far as to listen. */
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    (void)sigprocmask(SIG_BLOCK, &signals, NULL);
     if (crash != NULL)
         (void)setenv("WAYBILL_CRASH", crash, 1);
     execl(self->self, self->self, "--role", role_names[role], self->paths.dir, self->server.url,

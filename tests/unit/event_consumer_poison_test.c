@@ -186,7 +186,7 @@ static void consumer_forgets_deaths_once_all_goes_well(void **state)
     assert_int_equal(fixture_query("SELECT starts FROM inbox_position"), 0);
 }
 
-/* A hundred lives, each ended at a random time: more often than not within a handler. */
+/* Lives ended at random times, often within a handler; on a fast machine many end well before. */
 static void consumer_killed_from_outside_blames_no_event(void **state)
 {
     struct wb_rng rng;
@@ -194,9 +194,10 @@ static void consumer_killed_from_outside_blames_no_event(void **state)
 
     (void)state;
     wb_rng_seed(&rng, 4711);
-    slow_us = 500;
-    for (int i = 0; i < 100; i++) {
+    slow_us = 1000;
+    for (int lives = 0; kills < 40; lives++) {
         int status = -1;
+        assert_true(lives < 400);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0)
@@ -208,8 +209,6 @@ static void consumer_killed_from_outside_blames_no_event(void **state)
         kills += WIFSIGNALED(status);
     }
     assert_int_equal(die_until_well(true, 0), 0);
-    print_message("%d killed\n", kills);
-    assert_true(kills > 30);
     assert_int_equal(fixture_query("SELECT count(*) FROM dead_letter"), 0);
     assert_int_equal(fixture_query("SELECT count(*) FROM effect WHERE event <> 'o'"), EVENTS);
     assert_int_equal(fixture_query("SELECT count(DISTINCT event) FROM effect WHERE event <> 'o'"),
