@@ -24,13 +24,6 @@ enum {
     HASH
 };
 
-static struct wb_str column_text(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
-
 /* false: not 32 bytes */
 static bool column_hash(struct sqlite3_stmt *stmt, int column, uint8_t ret_hash[AUDIT_HASH_SIZE])
 {
@@ -48,10 +41,10 @@ static wb_err link_check(struct sqlite3_stmt *stmt, struct audit_anchor *at, str
     uint8_t kept[AUDIT_HASH_SIZE];
     struct audit_entry entry = {
         .seq = sqlite3_column_int64(stmt, SEQ),
-        .stream = column_text(stmt, STREAM),
+        .stream = db_column_text(stmt, STREAM),
         .stream_seq = sqlite3_column_int64(stmt, STREAM_SEQ),
-        .subject = column_text(stmt, SUBJECT),
-        .msg_id = column_text(stmt, MSG_ID),
+        .subject = db_column_text(stmt, SUBJECT),
+        .msg_id = db_column_text(stmt, MSG_ID),
         .stored_at_ns = sqlite3_column_int64(stmt, STORED_AT),
     };
 

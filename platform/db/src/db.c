@@ -240,39 +240,6 @@ const char *db_path(const struct db *db)
     return db->path;
 }
 
-/* ---- statements ------------------------------------------------------------------------------ */
-
-wb_err db_exec(struct db *db, const char *sql, struct wb_why *why)
-{
-    int code = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
-
-    if (code == SQLITE_OK)
-        return WB_OK;
-    char attempted[96];
-    snprintf(attempted, sizeof(attempted), "run '%.80s'", sql);
-    return db_error(db->handle, code, attempted, why);
-}
-
-wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt,
-                  struct wb_why *why)
-{
-    struct sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL);
-
-    if (code != SQLITE_OK) {
-        char attempted[96];
-        snprintf(attempted, sizeof(attempted), "prepare '%.80s'", sql);
-        return db_error(db->handle, code, attempted, why);
-    }
-    *ret_stmt = stmt;
-    return WB_OK;
-}
-
-void db_bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text)
-{
-    sqlite3_bind_text(stmt, index, text.len > 0 ? text.ptr : "", (int)text.len, SQLITE_STATIC);
-}
-
 /* ---- transactions ---------------------------------------------------------------------------- */
 
 static int step_once(struct sqlite3_stmt *stmt)

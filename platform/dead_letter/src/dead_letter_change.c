@@ -229,10 +229,7 @@ static wb_err change_one(struct change *self, const struct dead_letter_ref *ref,
         detail_add(&self->detail, stmt);
         rc = sqlite3_step(stmt);
     }
-    if (rc != SQLITE_DONE)
-        err = db_error(db_handle(self->db), rc, self->name, why);
-    (void)sqlite3_reset(stmt);
-    return err;
+    return db_statement_end(stmt, rc, self->name, why);
 }
 
 static wb_err log_chunk(struct change *self, const struct dead_letter_ref *refs, size_t count,

@@ -85,13 +85,6 @@ wb_err dead_letter_tables(struct db *db, bool *ret_publisher, bool *ret_consumer
 
 /* ---- one letter ------------------------------------------------------------------------------ */
 
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
-
 /* Written by hand it may be anything; the bounds keep the product within 64 bits. */
 static int64_t column_ms_to_ns(struct sqlite3_stmt *stmt, int column)
 {
@@ -118,31 +111,31 @@ static void letter_read(struct sqlite3_stmt *stmt, dead_letter_kind kind,
     struct dead_letter letter = {
         .kind = kind,
         .number = sqlite3_column_int64(stmt, 0),
-        .state = column_str(stmt, 1),
-        .consumer = column_str(stmt, 2),
-        .stream = column_str(stmt, 3),
-        .subject = column_str(stmt, 4),
-        .key = column_str(stmt, 5),
-        .headers = column_str(stmt, 6),
-        .msg_id = column_str(stmt, 7),
-        .source = column_str(stmt, 8),
+        .state = db_column_text(stmt, 1),
+        .consumer = db_column_text(stmt, 2),
+        .stream = db_column_text(stmt, 3),
+        .subject = db_column_text(stmt, 4),
+        .key = db_column_text(stmt, 5),
+        .headers = db_column_text(stmt, 6),
+        .msg_id = db_column_text(stmt, 7),
+        .source = db_column_text(stmt, 8),
         .row_id = sqlite3_column_int64(stmt, 9),
         .sequence = (uint64_t)sqlite3_column_int64(stmt, 10),
         .failures = (uint32_t)sqlite3_column_int64(stmt, 11),
         .created_wall_ns = column_ms_to_ns(stmt, 12),
         .at_wall_ns = column_ms_to_ns(stmt, 13),
         .next_wall_ns = column_ms_to_ns(stmt, 14),
-        .reason = column_str(stmt, 15),
+        .reason = db_column_text(stmt, 15),
         .edited = sqlite3_column_int(stmt, 17) != 0,
         .size = (size_t)sqlite3_column_int64(stmt, 18),
     };
 
-    fingerprint_read(column_str(stmt, 16), &letter);
+    fingerprint_read(db_column_text(stmt, 16), &letter);
     if (sqlite3_column_type(stmt, 19) == SQLITE_BLOB) {
         letter.payload.ptr = sqlite3_column_blob(stmt, 19);
         letter.payload.len = (size_t)sqlite3_column_bytes(stmt, 19);
     } else {
-        struct wb_str text = column_str(stmt, 19);
+        struct wb_str text = db_column_text(stmt, 19);
         letter.payload = (struct wb_bytes){text.ptr, text.len};
     }
     *ret_letter = letter;

@@ -137,13 +137,6 @@ void dead_letter_redaction_destroy(struct dead_letter_redaction *redaction)
 
 /* ---- finding marked fields ------------------------------------------------------------------- */
 
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
-
 static struct level *level_push(struct walk *self)
 {
     if (self->depth == self->capacity) {
@@ -193,15 +186,15 @@ static bool node_marked(struct walk *self, struct sqlite3_stmt *stmt)
         *level = (struct level){.id = 0};
     level->id = sqlite3_column_int64(stmt, 0);
     for (size_t i = 0; labelled && i < self->redaction->name_count; i++)
-        marked =
-            name_step(&self->redaction->names[i], column_str(stmt, 2), &level->bits[i]) || marked;
+        marked = name_step(&self->redaction->names[i], db_column_text(stmt, 2), &level->bits[i]) ||
+                 marked;
     return marked;
 }
 
 static bool is_mask(struct sqlite3_stmt *stmt)
 {
     return sqlite3_column_type(stmt, 4) == SQLITE_TEXT &&
-           wb_str_eq(column_str(stmt, 4), wb_str(MASK));
+           wb_str_eq(db_column_text(stmt, 4), wb_str(MASK));
 }
 
 static wb_err walk_fields(struct walk *self, struct wb_str json, struct wb_why *why)
@@ -218,7 +211,7 @@ static wb_err walk_fields(struct walk *self, struct wb_str json, struct wb_why *
             self->masked = true;
             continue;
         }
-        self->path = wb_str_dup(column_str(stmt, 3));
+        self->path = wb_str_dup(db_column_text(stmt, 3));
         self->nomem = self->path == NULL;
     }
     wb_err err = WB_OK;
@@ -277,7 +270,7 @@ static wb_err replace(struct dead_letter_redaction *self, struct wb_str json, co
     db_bind_text(self->replace, 2, wb_str(path));
     int rc = sqlite3_step(self->replace);
     if (rc == SQLITE_ROW) {
-        struct wb_str replaced = column_str(self->replace, 0);
+        struct wb_str replaced = db_column_text(self->replace, 0);
         wb_buf_add(out, replaced.ptr, replaced.len);
     } else {
         err = db_error(db_handle(self->db), rc, "hide a field of a payload", why);

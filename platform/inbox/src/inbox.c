@@ -61,12 +61,6 @@ wb_err inbox_run(struct inbox *inbox, struct sqlite3_stmt *stmt, const char *att
     return err;
 }
 
-void inbox_bind_text(struct sqlite3_stmt *stmt, int at, struct wb_str text)
-{
-    sqlite3_bind_text64(stmt, at, text.len > 0 ? text.ptr : "", text.len, SQLITE_STATIC,
-                        SQLITE_UTF8);
-}
-
 wb_err inbox_require_transaction(struct inbox *inbox, const char *attempted, struct wb_why *why)
 {
     if (!sqlite3_get_autocommit(inbox->handle))

@@ -47,7 +47,7 @@ static wb_err drop_failures(struct inbox *inbox, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FAILURE_DROP);
 
-    inbox_bind_text(stmt, 2, wb_str_n(inbox->claimed.ptr, inbox->claimed.len));
+    db_bind_text(stmt, 2, wb_str_n(inbox->claimed.ptr, inbox->claimed.len));
     return inbox_run(inbox, stmt, "forget the failures of an event", why);
 }
 
@@ -73,7 +73,7 @@ static wb_err forget(struct inbox *inbox, struct wb_why *why)
         return WB_OK;
     }
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FOREIGN_DROP);
-    inbox_bind_text(stmt, 2, wb_str_n(inbox->claimed.ptr, inbox->claimed.len));
+    db_bind_text(stmt, 2, wb_str_n(inbox->claimed.ptr, inbox->claimed.len));
     return inbox_run(inbox, stmt, "forget a foreign event", why);
 }
 

@@ -81,7 +81,7 @@ static wb_err foreign_set(struct inbox *inbox, const struct inbox_identity *iden
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FOREIGN_ADD);
     bool added = false;
 
-    inbox_bind_text(stmt, 2, identity->text);
+    db_bind_text(stmt, 2, identity->text);
     sqlite3_bind_int64(stmt, 3, origin->stored_wall_ns);
     wb_err err = inbox_first(inbox, stmt, &added, "remember a foreign event", why);
     int64_t number = err == WB_OK && added ? sqlite3_column_int64(stmt, 0) : 0;
@@ -117,6 +117,6 @@ wb_err inbox_claim(struct inbox *inbox, const struct message *msg,
         return inbox_batch_hold(inbox, &identity, why);
     /* If this transaction commits, the earlier failures are over. */
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FAILURE_DROP);
-    inbox_bind_text(stmt, 2, identity.text);
+    db_bind_text(stmt, 2, identity.text);
     return inbox_run(inbox, stmt, "forget the failures of an event", why);
 }

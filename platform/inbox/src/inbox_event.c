@@ -96,7 +96,7 @@ static wb_err known(struct inbox *inbox, const struct inbox_identity *identity, 
     if (identity->ours)
         return inbox_page_has(inbox, identity, ret_known, why);
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FOREIGN_HAS);
-    inbox_bind_text(stmt, 2, identity->text);
+    db_bind_text(stmt, 2, identity->text);
     wb_err err = inbox_first(inbox, stmt, ret_known, "look up an event", why);
     sqlite3_reset(stmt);
     return err;
@@ -108,7 +108,7 @@ static wb_err failures_of(struct inbox *inbox, const struct inbox_identity *iden
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FAILURE_SHOW);
     bool row = false;
 
-    inbox_bind_text(stmt, 2, identity->text);
+    db_bind_text(stmt, 2, identity->text);
     wb_err err = inbox_first(inbox, stmt, &row, "read the failures of an event", why);
     if (err == WB_OK && row) {
         status->failures = (uint32_t)sqlite3_column_int64(stmt, 0);
@@ -128,10 +128,10 @@ static wb_err letter_of(struct inbox *inbox, const struct inbox_identity *identi
 
     if (identity->ours) {
         wb_hex_encode(identity->source, INBOX_SOURCE_SIZE, source);
-        inbox_bind_text(stmt, 2, wb_str(source));
+        db_bind_text(stmt, 2, wb_str(source));
         sqlite3_bind_int64(stmt, 3, identity->row);
     } else {
-        inbox_bind_text(stmt, 2, wb_str_n(identity->text.ptr + 2, identity->text.len - 2));
+        db_bind_text(stmt, 2, wb_str_n(identity->text.ptr + 2, identity->text.len - 2));
     }
     wb_err err = inbox_first(inbox, stmt, &row, "look for the dead letter of an event", why);
     if (err == WB_OK && row) {
@@ -151,7 +151,7 @@ static wb_err suspicion_of(struct inbox *inbox, const struct inbox_identity *ide
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_START_SHOW);
     bool row = false;
 
-    inbox_bind_text(stmt, 2, identity->text);
+    db_bind_text(stmt, 2, identity->text);
     wb_err err = inbox_first(inbox, stmt, &row, "look for a suspicion", why);
     if (err == WB_OK && row) {
         status->suspect = sqlite3_column_int(stmt, 0) != 0;
@@ -219,7 +219,7 @@ static wb_err drop(struct inbox *inbox, enum inbox_statement which, struct wb_st
 {
     struct sqlite3_stmt *stmt = inbox_use(inbox, which);
 
-    inbox_bind_text(stmt, 2, text);
+    db_bind_text(stmt, 2, text);
     return inbox_run(inbox, stmt, "forget an event", why);
 }
 

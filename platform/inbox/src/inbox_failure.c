@@ -14,7 +14,7 @@ static wb_err failures_prune(struct inbox *inbox, const struct inbox_identity *i
 {
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FAILURE_PRUNE);
 
-    inbox_bind_text(stmt, 2, identity->text);
+    db_bind_text(stmt, 2, identity->text);
     sqlite3_bind_int64(stmt, 3, FAILURES_KEPT);
     return inbox_run(inbox, stmt, "forget old failures", why);
 }
@@ -37,8 +37,8 @@ wb_err inbox_fail(struct inbox *inbox, const struct message *msg, const struct i
         return err;
 
     struct sqlite3_stmt *add = inbox_use(inbox, INBOX_FAILURE_ADD);
-    inbox_bind_text(add, 2, identity.text);
-    inbox_bind_text(add, 3, wb_str(reason));
+    db_bind_text(add, 2, identity.text);
+    db_bind_text(add, 3, wb_str(reason));
     err = inbox_first(inbox, add, &row, "count a failure", why);
     uint32_t failures = err == WB_OK && row ? (uint32_t)sqlite3_column_int64(add, 0) : 0;
     /* A statement of its own transaction commits when it ends. */
@@ -55,7 +55,7 @@ static wb_err failures_of(struct inbox *inbox, const struct inbox_identity *iden
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_FAILURE_GET);
     bool row = false;
 
-    inbox_bind_text(stmt, 2, identity->text);
+    db_bind_text(stmt, 2, identity->text);
     wb_err err = inbox_first(inbox, stmt, &row, "read the failures of an event", why);
     if (err == WB_OK)
         *ret_failures = row ? sqlite3_column_int64(stmt, 0) : 0;

@@ -213,9 +213,6 @@ wb_err inbox_run(struct inbox *inbox, struct sqlite3_stmt *stmt, const char *att
 wb_err inbox_first(struct inbox *inbox, struct sqlite3_stmt *stmt, bool *ret_row,
                    const char *attempted, struct wb_why *why);
 
-/** Bind a view; an empty one as '', never as NULL. */
-void inbox_bind_text(struct sqlite3_stmt *stmt, int at, struct wb_str text);
-
 /** WB_MISUSE unless a transaction is open. */
 wb_err inbox_require_transaction(struct inbox *inbox, const char *attempted, struct wb_why *why);
 

@@ -39,16 +39,16 @@ static wb_err require_room(struct inbox *inbox, size_t size, struct wb_why *why)
 static void bind_letter(struct sqlite3_stmt *stmt, const struct message *msg,
                         const struct inbox_origin *origin, struct wb_str headers)
 {
-    inbox_bind_text(stmt, 2, msg->subject);
-    inbox_bind_text(stmt, 3, headers);
-    inbox_bind_text(stmt, 4, msg->msg_id);
-    inbox_bind_text(stmt, 5, origin->stream);
+    db_bind_text(stmt, 2, msg->subject);
+    db_bind_text(stmt, 3, headers);
+    db_bind_text(stmt, 4, msg->msg_id);
+    db_bind_text(stmt, 5, origin->stream);
     sqlite3_bind_int64(stmt, 6, (int64_t)origin->sequence);
     sqlite3_bind_int64(stmt, 7, origin->stored_wall_ns / WB_MS);
     sqlite3_bind_int64(stmt, 10, wb_wall_ns(wb_clock_system()) / WB_MS);
     sqlite3_bind_blob64(stmt, 11, msg->payload.len > 0 ? msg->payload.ptr : "", msg->payload.len,
                         SQLITE_STATIC);
-    inbox_bind_text(stmt, 12, message_header(msg, MESSAGE_HEADER_KEY));
+    db_bind_text(stmt, 12, message_header(msg, MESSAGE_HEADER_KEY));
 }
 
 wb_err inbox_letter_write(struct inbox *inbox, const struct message *msg,
@@ -71,11 +71,11 @@ wb_err inbox_letter_write(struct inbox *inbox, const struct message *msg,
     wb_fingerprint(wb_str(reason), fingerprint);
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_PARK);
     bind_letter(stmt, msg, origin, wb_str_n(headers.ptr, headers.len));
-    inbox_bind_text(stmt, 8, wb_str(reason));
+    db_bind_text(stmt, 8, wb_str(reason));
     sqlite3_bind_int64(stmt, 9, failures);
-    inbox_bind_text(stmt, 13, wb_str(source));
+    db_bind_text(stmt, 13, wb_str(source));
     sqlite3_bind_int64(stmt, 14, identity->row);
-    inbox_bind_text(stmt, 15, wb_str(fingerprint));
+    db_bind_text(stmt, 15, wb_str(fingerprint));
     err = inbox_run(inbox, stmt, "park an event", why);
     sqlite3_clear_bindings(stmt);
     wb_buf_free(&headers);
@@ -114,7 +114,7 @@ wb_err inbox_key_parked(struct inbox *inbox, struct wb_str key, int64_t *ret_id,
     assert(inbox != NULL);
     assert(ret_id != NULL);
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_KEY_PARKED);
-    inbox_bind_text(stmt, 2, key);
+    db_bind_text(stmt, 2, key);
     wb_err err = inbox_first(inbox, stmt, &row, "look for dead letters of a key", why);
     if (err == WB_OK)
         *ret_id = sqlite3_column_int64(stmt, 0); /* NULL is 0 */
@@ -123,12 +123,6 @@ wb_err inbox_key_parked(struct inbox *inbox, struct wb_str key, int64_t *ret_id,
 }
 
 /* ---- handling them again --------------------------------------------------------------------- */
-
-static struct wb_str column_text(struct sqlite3_stmt *stmt, int at)
-{
-    return wb_str_n((const char *)sqlite3_column_text(stmt, at),
-                    (size_t)sqlite3_column_bytes(stmt, at));
-}
 
 /* One block for its texts and payload; the views are made when it does not move any more. */
 static wb_err letter_read(struct inbox *inbox, struct sqlite3_stmt *stmt, struct wb_why *why)
@@ -140,7 +134,7 @@ static wb_err letter_read(struct inbox *inbox, struct sqlite3_stmt *stmt, struct
 
     wb_buf_clear(text);
     for (size_t i = 0; i < 5; i++) {
-        parts[i] = column_text(stmt, columns[i]);
+        parts[i] = db_column_text(stmt, columns[i]);
         wb_buf_add(text, parts[i].ptr, parts[i].len);
     }
     if (text->failed)
@@ -236,8 +230,8 @@ wb_err inbox_letter_failed(struct inbox *inbox, int64_t id, const char *reason, 
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_RETRY_FAILED);
     wb_fingerprint(wb_str(reason), fingerprint);
     sqlite3_bind_int64(stmt, 2, id);
-    inbox_bind_text(stmt, 3, wb_str(reason));
-    inbox_bind_text(stmt, 4, wb_str(fingerprint));
+    db_bind_text(stmt, 3, wb_str(reason));
+    db_bind_text(stmt, 4, wb_str(fingerprint));
     sqlite3_bind_int64(stmt, 5, wb_wall_ns(wb_clock_system()) / WB_MS);
     wb_err err = inbox_run(inbox, stmt, "park a dead letter again", why);
     return err == WB_OK ? require_change(inbox, id, why) : err;

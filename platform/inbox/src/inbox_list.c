@@ -17,7 +17,7 @@ static wb_err prepare(struct sqlite3 *handle, const char *sql, struct wb_str con
     if (code != SQLITE_OK)
         return db_error(handle, code, "read the inbox", why);
     if (consumer.len > 0)
-        inbox_bind_text(*ret_stmt, 1, consumer);
+        db_bind_text(*ret_stmt, 1, consumer);
     return WB_OK;
 }
 
@@ -31,12 +31,6 @@ static wb_err step(struct sqlite3 *handle, struct sqlite3_stmt *stmt, bool *ret_
     return code == SQLITE_ROW || code == SQLITE_DONE
                ? WB_OK
                : db_error(handle, code, "read the inbox", why);
-}
-
-static struct wb_str text_at(struct sqlite3_stmt *stmt, int column)
-{
-    return wb_str_n((const char *)sqlite3_column_text(stmt, column),
-                    (size_t)sqlite3_column_bytes(stmt, column));
 }
 
 /* ---- counting -------------------------------------------------------------------------------- */
@@ -116,7 +110,7 @@ static wb_err read_streams(struct sqlite3 *handle, struct inbox_status *status,
         err = step(handle, stmt, &row, why);
         if (err != WB_OK || !row)
             break;
-        struct wb_str name = text_at(stmt, 0);
+        struct wb_str name = db_column_text(stmt, 0);
         wb_buf_add(names, name.ptr, name.len);
         streams[count++] =
             (struct inbox_stream_status){.stream = {NULL, name.len},
@@ -163,8 +157,8 @@ static wb_err read_start(struct sqlite3 *handle, struct inbox_status *status,
         err = step(handle, stmt, &row, why);
     if (err == WB_OK && row) {
         status->starts = (uint64_t)sqlite3_column_int64(stmt, 0);
-        status->suspect = event_name(text_at(stmt, 1), suspect);
-        status->accused = event_name(text_at(stmt, 2), accused);
+        status->suspect = event_name(db_column_text(stmt, 1), suspect);
+        status->accused = event_name(db_column_text(stmt, 2), accused);
         status->crashes = (uint64_t)sqlite3_column_int64(stmt, 3);
     }
     sqlite3_finalize(stmt);
@@ -224,7 +218,7 @@ wb_err inbox_list(struct sqlite3 *handle, inbox_visit visit, void *ctx, struct w
     while (err == WB_OK && more) {
         err = step(handle, stmt, &more, why);
         if (err == WB_OK && more)
-            err = visit_consumer(handle, text_at(stmt, 0), streams, visit, ctx, &more, why);
+            err = visit_consumer(handle, db_column_text(stmt, 0), streams, visit, ctx, &more, why);
     }
     sqlite3_finalize(stmt);
     free(streams);

@@ -52,7 +52,7 @@ wb_err inbox_point_holds(struct inbox *inbox, const struct inbox_point *point,
 
 static void bind_place(struct sqlite3_stmt *stmt, struct wb_str stream, int64_t created)
 {
-    inbox_bind_text(stmt, 2, stream);
+    db_bind_text(stmt, 2, stream);
     sqlite3_bind_int64(stmt, 3, created);
 }
 

@@ -104,7 +104,7 @@ static wb_err suspect(struct inbox *inbox, struct wb_str text, struct wb_why *wh
 {
     struct sqlite3_stmt *stmt = inbox_use(inbox, INBOX_SUSPECT_PUT);
 
-    inbox_bind_text(stmt, 2, text);
+    db_bind_text(stmt, 2, text);
     return inbox_run(inbox, stmt, "note the event at hand", why);
 }
 

@@ -200,23 +200,16 @@ static bool reading_get(void *ctx, size_t field, struct filter_value *ret_value)
     return true;
 }
 
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
-
 static void entry_read(struct sqlite3_stmt *stmt, struct operator_log_entry *ret_entry)
 {
     *ret_entry = (struct operator_log_entry){
         .id = sqlite3_column_int64(stmt, 0),
         .at_wall_ns = sqlite3_column_int64(stmt, 1) * WB_MS,
-        .who = column_str(stmt, 2),
-        .command = column_str(stmt, 3),
-        .target = column_str(stmt, 4),
-        .reason = column_str(stmt, 5),
-        .detail = column_str(stmt, 6),
+        .who = db_column_text(stmt, 2),
+        .command = db_column_text(stmt, 3),
+        .target = db_column_text(stmt, 4),
+        .reason = db_column_text(stmt, 5),
+        .detail = db_column_text(stmt, 6),
     };
 }
 

@@ -125,11 +125,6 @@ wb_err outbox_statement(struct outbox *self, const char *sql, struct sqlite3_stm
                            : db_error(self->handle, rc, "prepare a statement of the outbox", why);
 }
 
-int outbox_bind_text(struct sqlite3_stmt *stmt, int at, struct wb_str text)
-{
-    return sqlite3_bind_text(stmt, at, text.len > 0 ? text.ptr : "", (int)text.len, SQLITE_STATIC);
-}
-
 /* ---- enqueue --------------------------------------------------------------------------------- */
 
 /* When an event is to be sent, in milliseconds of the table; 0: no such time. */
@@ -199,16 +194,16 @@ static int insert_bind(struct outbox *self, const struct outbox_event *event,
     struct sqlite3_stmt *stmt = self->insert;
     const struct wb_str headers = wb_str_n(self->headers.ptr, self->headers.len);
     const void *payload = event->payload.len > 0 ? event->payload.ptr : "";
-    int rc = outbox_bind_text(stmt, 1, event->stream);
+    int rc = db_bind_text(stmt, 1, event->stream);
 
-    rc = rc != SQLITE_OK ? rc : outbox_bind_text(stmt, 2, event->key);
-    rc = rc != SQLITE_OK ? rc : outbox_bind_text(stmt, 3, event->subject);
-    rc = rc != SQLITE_OK ? rc : outbox_bind_text(stmt, 4, headers);
+    rc = rc != SQLITE_OK ? rc : db_bind_text(stmt, 2, event->key);
+    rc = rc != SQLITE_OK ? rc : db_bind_text(stmt, 3, event->subject);
+    rc = rc != SQLITE_OK ? rc : db_bind_text(stmt, 4, headers);
     rc = rc != SQLITE_OK ? rc : sqlite3_bind_blob(stmt, 5, msg_id, WB_ID_SIZE, SQLITE_STATIC);
     rc = rc != SQLITE_OK ? rc : bind_time(stmt, 6, times->due_ms);
     rc = rc != SQLITE_OK ? rc : bind_time(stmt, 7, times->expires_ms);
     rc = rc != SQLITE_OK ? rc : sqlite3_bind_int64(stmt, 8, times->created_ms);
-    rc = rc != SQLITE_OK ? rc : outbox_bind_text(stmt, 9, event->traceparent);
+    rc = rc != SQLITE_OK ? rc : db_bind_text(stmt, 9, event->traceparent);
     rc = rc != SQLITE_OK
              ? rc
              : sqlite3_bind_blob(stmt, 10, payload, (int)event->payload.len, SQLITE_STATIC);

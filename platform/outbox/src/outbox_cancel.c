@@ -55,10 +55,8 @@ static wb_err look_at(struct outbox *self, int64_t row_id, struct look *ret_look
                              .due_ms = sqlite3_column_int64(stmt, 4)};
         look.excepted = outbox_exception_state_parse(
             wb_str((const char *)sqlite3_column_text(stmt, 1)), &look.state);
-    } else if (rc != SQLITE_DONE) {
-        err = db_error(self->handle, rc, "look at the row to cancel", why);
     }
-    (void)sqlite3_reset(stmt);
+    err = db_statement_end(stmt, rc, "look at the row to cancel", why);
     if (err == WB_OK)
         *ret_look = look;
     return err;
@@ -72,10 +70,7 @@ static wb_err write_it(struct outbox *self, struct sqlite3_stmt **stmt, const ch
     if (err != WB_OK)
         return err;
     (void)sqlite3_bind_int64(*stmt, 1, row_id);
-    int rc = sqlite3_step(*stmt);
-    if (rc != SQLITE_DONE)
-        err = db_error(self->handle, rc, "cancel a row of the outbox", why);
-    (void)sqlite3_reset(*stmt);
+    err = db_statement_run(*stmt, "cancel a row of the outbox", why);
     self->written = self->written || err == WB_OK; /* its key may go on: the publisher looks */
     return err;
 }

@@ -29,9 +29,9 @@ wb_err outbox_idempotency_check(const struct outbox_event *event, struct wb_why 
 
 static int bind_name(struct sqlite3_stmt *stmt, const struct outbox_event *event)
 {
-    int rc = outbox_bind_text(stmt, 1, event->caller);
+    int rc = db_bind_text(stmt, 1, event->caller);
 
-    return rc == SQLITE_OK ? outbox_bind_text(stmt, 2, event->idempotency_key) : rc;
+    return rc == SQLITE_OK ? db_bind_text(stmt, 2, event->idempotency_key) : rc;
 }
 
 wb_err outbox_idempotency_find(struct outbox *self, const struct outbox_event *event,
@@ -50,14 +50,10 @@ wb_err outbox_idempotency_find(struct outbox *self, const struct outbox_event *e
         *ret_receipt =
             (struct outbox_receipt){.row_id = sqlite3_column_int64(self->find, 0), .existed = true};
         memcpy(ret_receipt->msg_id, sqlite3_column_blob(self->find, 1), WB_ID_SIZE);
-    } else if (rc == SQLITE_DONE) {
-        *ret_found = false;
     } else {
-        err = db_error(self->handle, rc, "look for an idempotency key in the outbox", why);
+        *ret_found = false;
     }
-    (void)sqlite3_reset(self->find);
-    (void)sqlite3_clear_bindings(self->find);
-    return err;
+    return db_statement_end(self->find, rc, "look for an idempotency key in the outbox", why);
 }
 
 wb_err outbox_idempotency_remember(struct outbox *self, const struct outbox_event *event,
@@ -72,9 +68,5 @@ wb_err outbox_idempotency_remember(struct outbox *self, const struct outbox_even
         rc = sqlite3_bind_int64(self->remember, 3, row_id);
     if (rc == SQLITE_OK)
         rc = sqlite3_step(self->remember);
-    if (rc != SQLITE_DONE)
-        err = db_error(self->handle, rc, "remember an idempotency key of the outbox", why);
-    (void)sqlite3_reset(self->remember);
-    (void)sqlite3_clear_bindings(self->remember);
-    return err;
+    return db_statement_end(self->remember, rc, "remember an idempotency key of the outbox", why);
 }

@@ -7,13 +7,6 @@
 
 #define LIST_LIMIT 1000
 
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
-
 static uint64_t column_u64(struct sqlite3_stmt *stmt, int column)
 {
     return (uint64_t)sqlite3_column_int64(stmt, column);
@@ -64,13 +57,13 @@ wb_err outbox_incidents(struct sqlite3 *handle, int64_t after_id, size_t limit,
         const struct outbox_incident incident = {.id = sqlite3_column_int64(stmt, 0),
                                                  .at_wall_ns =
                                                      sqlite3_column_int64(stmt, 1) * WB_MS,
-                                                 .stream = column_str(stmt, 2),
-                                                 .kind = column_str(stmt, 3),
+                                                 .stream = db_column_text(stmt, 2),
+                                                 .kind = db_column_text(stmt, 3),
                                                  .first_seq = column_u64(stmt, 4),
                                                  .last_seq = column_u64(stmt, 5),
                                                  .rows = column_u64(stmt, 6),
                                                  .gone = column_u64(stmt, 7),
-                                                 .detail = column_str(stmt, 8)};
+                                                 .detail = db_column_text(stmt, 8)};
         go_on = visit(ctx, &incident);
     }
     return end(handle, stmt, rc, why);
@@ -92,12 +85,12 @@ wb_err outbox_orphans(struct sqlite3 *handle, size_t limit, outbox_orphan_visit 
     (void)sqlite3_bind_int64(stmt, 1, limit_of(limit));
     while (go_on && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         const struct outbox_orphan orphan = {
-            .stream = column_str(stmt, 0),
+            .stream = db_column_text(stmt, 0),
             .sequence = column_u64(stmt, 1),
-            .source = column_str(stmt, 2),
+            .source = db_column_text(stmt, 2),
             .row_id = sqlite3_column_int64(stmt, 3),
-            .msg_id = column_str(stmt, 4),
-            .subject = column_str(stmt, 5),
+            .msg_id = db_column_text(stmt, 4),
+            .subject = db_column_text(stmt, 5),
             .stored_wall_ns = sqlite3_column_int64(stmt, 6) * WB_MS,
             .noticed_wall_ns = sqlite3_column_int64(stmt, 7) * WB_MS};
         go_on = visit(ctx, &orphan);

@@ -51,10 +51,6 @@ struct outbox {
 wb_err outbox_statement(struct outbox *self, const char *sql, struct sqlite3_stmt **stmt,
                         struct wb_why *why);
 
-/** Text of known length; the empty view is the empty text. Borrowed until the statement is reset.
- */
-int outbox_bind_text(struct sqlite3_stmt *stmt, int at, struct wb_str text);
-
 /** Both or neither, each of at most OUTBOX_IDEMPOTENCY_MAX bytes. WB_INVALID. */
 wb_err outbox_idempotency_check(const struct outbox_event *event, struct wb_why *why);
 /** The row that has the caller's name already: *ret_found, and then its receipt. */

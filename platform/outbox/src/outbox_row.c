@@ -7,14 +7,8 @@
 
 #include "waybill/outbox_impl.h"
 
+#include <waybill/db.h>
 #include <waybill/subject.h>
-
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
 
 static int64_t column_ms_to_ns(struct sqlite3_stmt *stmt, int column)
 {
@@ -30,21 +24,21 @@ void outbox_row_read(struct sqlite3_stmt *stmt, struct outbox_row *ret_row)
 {
     struct outbox_row row = {.id = sqlite3_column_int64(stmt, 0)};
 
-    row.stream = column_str(stmt, 1);
-    row.key = column_str(stmt, 2);
-    row.subject = column_str(stmt, 3);
-    row.headers = column_str(stmt, 4);
+    row.stream = db_column_text(stmt, 1);
+    row.key = db_column_text(stmt, 2);
+    row.subject = db_column_text(stmt, 3);
+    row.headers = db_column_text(stmt, 4);
     if (sqlite3_column_bytes(stmt, 5) == WB_ID_SIZE)
         memcpy(row.msg_id, sqlite3_column_blob(stmt, 5), WB_ID_SIZE);
     row.due_wall_ns = column_ms_to_ns(stmt, 6);
     row.expires_wall_ns = column_ms_to_ns(stmt, 7);
     row.created_wall_ns = column_ms_to_ns(stmt, 8);
-    row.traceparent = column_str(stmt, 9);
+    row.traceparent = db_column_text(stmt, 9);
     if (sqlite3_column_type(stmt, 10) == SQLITE_BLOB) {
         row.payload.ptr = sqlite3_column_blob(stmt, 10);
         row.payload.len = (size_t)sqlite3_column_bytes(stmt, 10);
     } else { /* TEXT as UTF-8, whatever the encoding of the file; a number as its digits */
-        struct wb_str text = column_str(stmt, 10);
+        struct wb_str text = db_column_text(stmt, 10);
         row.payload = (struct wb_bytes){.ptr = text.ptr, .len = text.len};
     }
     *ret_row = row;

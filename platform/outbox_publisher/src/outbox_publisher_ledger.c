@@ -87,28 +87,9 @@ void outbox_publisher_ledger_close(struct outbox_publisher_ledger *ledger)
 
 /* ---- running statements ---------------------------------------------------------------------- */
 
-static void bind_text(struct sqlite3_stmt *stmt, int at, const char *text)
+static wb_err run(struct sqlite3_stmt *stmt, struct wb_why *why)
 {
-    (void)sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC);
-}
-
-/* What a statement ended with; it can be used again. */
-static wb_err end(struct outbox_publisher_ledger *self, struct sqlite3_stmt *stmt, int rc,
-                  const char *attempted, struct wb_why *why)
-{
-    wb_err err = WB_OK;
-
-    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
-        err = db_error(db_handle(self->db), rc, attempted, why);
-    (void)sqlite3_reset(stmt);
-    (void)sqlite3_clear_bindings(stmt);
-    return err;
-}
-
-static wb_err run(struct outbox_publisher_ledger *self, struct sqlite3_stmt *stmt,
-                  struct wb_why *why)
-{
-    return end(self, stmt, sqlite3_step(stmt), "note what a stream has lost", why);
+    return db_statement_run(stmt, "note what a stream has lost", why);
 }
 
 /* The last update of a cursor must have met its row. */
@@ -130,7 +111,7 @@ wb_err outbox_publisher_ledger_bounds(struct outbox_publisher_ledger *ledger, co
 {
     struct sqlite3_stmt *stmt = ledger->bounds;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW)
         *ret_bounds = (struct outbox_publisher_bounds){
@@ -140,7 +121,7 @@ wb_err outbox_publisher_ledger_bounds(struct outbox_publisher_ledger *ledger, co
             .orphans = (uint64_t)sqlite3_column_int64(stmt, 3),
             .other_last_id = sqlite3_column_int64(stmt, 4),
         };
-    return end(ledger, stmt, rc, "look which rows are kept", why);
+    return db_statement_end(stmt, rc, "look which rows are kept", why);
 }
 
 wb_err outbox_publisher_ledger_is_late(struct outbox_publisher_ledger *ledger, int64_t id,
@@ -149,30 +130,23 @@ wb_err outbox_publisher_ledger_is_late(struct outbox_publisher_ledger *ledger, i
     (void)sqlite3_bind_int64(ledger->is_late, 1, id);
     int rc = sqlite3_step(ledger->is_late);
     *ret_late = rc == SQLITE_ROW;
-    return end(ledger, ledger->is_late, rc, "look for a row that was stored late", why);
+    return db_statement_end(ledger->is_late, rc, "look for a row that was stored late", why);
 }
 
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
-}
-
-static wb_err visit_all(struct outbox_publisher_ledger *self, struct sqlite3_stmt *stmt,
-                        outbox_publisher_kept_visit visit, void *ctx, struct wb_why *why)
+static wb_err visit_all(struct sqlite3_stmt *stmt, outbox_publisher_kept_visit visit, void *ctx,
+                        struct wb_why *why)
 {
     int rc = SQLITE_DONE;
 
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         struct outbox_publisher_kept row = {.id = sqlite3_column_int64(stmt, 0),
-                                            .stream = column_str(stmt, 1),
-                                            .subject = column_str(stmt, 2)};
-        row.excepted = outbox_exception_state_parse(column_str(stmt, 3), &row.state);
+                                            .stream = db_column_text(stmt, 1),
+                                            .subject = db_column_text(stmt, 2)};
+        row.excepted = outbox_exception_state_parse(db_column_text(stmt, 3), &row.state);
         if (!visit(ctx, &row))
             break;
     }
-    return end(self, stmt, rc, "compare the rows with the stream", why);
+    return db_statement_end(stmt, rc, "compare the rows with the stream", why);
 }
 
 static void bind_part(struct sqlite3_stmt *stmt, const struct outbox_publisher_part *part)
@@ -188,7 +162,7 @@ wb_err outbox_publisher_ledger_rows(struct outbox_publisher_ledger *ledger,
                                     struct wb_why *why)
 {
     bind_part(ledger->rows, part);
-    return visit_all(ledger, ledger->rows, visit, ctx, why);
+    return visit_all(ledger->rows, visit, ctx, why);
 }
 
 wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, const char *stream,
@@ -197,9 +171,9 @@ wb_err outbox_publisher_ledger_aside(struct outbox_publisher_ledger *ledger, con
                                      struct wb_why *why)
 {
     bind_part(ledger->aside, part);
-    bind_text(ledger->aside, 4, stream);
+    db_bind_text(ledger->aside, 4, wb_str(stream));
     (void)sqlite3_bind_int64(ledger->aside, 5, (int64_t)first_seq);
-    return visit_all(ledger, ledger->aside, visit, ctx, why);
+    return visit_all(ledger->aside, visit, ctx, why);
 }
 
 wb_err outbox_publisher_ledger_back(struct outbox_publisher_ledger *ledger, int64_t last_id,
@@ -207,7 +181,7 @@ wb_err outbox_publisher_ledger_back(struct outbox_publisher_ledger *ledger, int6
                                     struct wb_why *why)
 {
     (void)sqlite3_bind_int64(ledger->back, 1, last_id);
-    return visit_all(ledger, ledger->back, visit, ctx, why);
+    return visit_all(ledger->back, visit, ctx, why);
 }
 
 /* ---- noting ---------------------------------------------------------------------------------- */
@@ -221,20 +195,20 @@ static wb_err change_one(struct outbox_publisher_ledger *self,
     switch (change->kind) {
     case OUTBOX_PUBLISHER_CHANGE_LOST:
         (void)sqlite3_bind_int64(self->lost, 1, change->id);
-        bind_text(self->lost, 2, note->text);
-        return run(self, self->lost, why);
+        db_bind_text(self->lost, 2, wb_str(note->text));
+        return run(self->lost, why);
     case OUTBOX_PUBLISHER_CHANGE_STORED:
         (void)sqlite3_bind_int64(self->stored, 1, change->id);
-        err = run(self, self->stored, why);
+        err = run(self->stored, why);
         (void)sqlite3_bind_int64(self->stored_late, 1, change->id);
-        bind_text(self->stored_late, 2, note->stream);
+        db_bind_text(self->stored_late, 2, wb_str(note->stream));
         (void)sqlite3_bind_int64(self->stored_late, 3, (int64_t)note->stored_by);
-        return err == WB_OK ? run(self, self->stored_late, why) : err;
+        return err == WB_OK ? run(self->stored_late, why) : err;
     case OUTBOX_PUBLISHER_CHANGE_NEW:
         break;
     }
     (void)sqlite3_bind_int64(self->renewed, 1, change->id);
-    return run(self, self->renewed, why);
+    return run(self->renewed, why);
 }
 
 static wb_err change_inside(struct outbox_publisher_ledger *self,
@@ -242,10 +216,10 @@ static wb_err change_inside(struct outbox_publisher_ledger *self,
                             const struct outbox_publisher_change *changes, size_t count,
                             struct wb_why *why)
 {
-    bind_text(self->begin, 1, note->stream);
+    db_bind_text(self->begin, 1, wb_str(note->stream));
     (void)sqlite3_bind_int64(self->begin, 2, note->holder);
     (void)sqlite3_bind_int64(self->begin, 3, note->repairing);
-    wb_err err = run(self, self->begin, why);
+    wb_err err = run(self->begin, why);
     if (err == WB_OK)
         err = still_holder(self, note->stream, note->holder, why);
     for (size_t i = 0; err == WB_OK && i < count; i++)
@@ -274,15 +248,15 @@ static wb_err orphan_add(struct outbox_publisher_ledger *self, const char *strea
 {
     struct sqlite3_stmt *stmt = self->orphan;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     (void)sqlite3_bind_int64(stmt, 2, (int64_t)one->sequence);
-    bind_text(stmt, 3, one->source);
+    db_bind_text(stmt, 3, wb_str(one->source));
     (void)sqlite3_bind_int64(stmt, 4, one->row_id);
-    bind_text(stmt, 5, one->msg_id);
-    bind_text(stmt, 6, one->subject);
+    db_bind_text(stmt, 5, wb_str(one->msg_id));
+    db_bind_text(stmt, 6, wb_str(one->subject));
     (void)sqlite3_bind_int64(stmt, 7, one->stored_wall_ns / WB_MS);
     (void)sqlite3_bind_int64(stmt, 8, now_ms);
-    return run(self, stmt, why);
+    return run(stmt, why);
 }
 
 wb_err outbox_publisher_ledger_orphans(struct outbox_publisher_ledger *ledger, const char *stream,
@@ -315,29 +289,29 @@ static wb_err cursor_conclude(struct outbox_publisher_ledger *self, const char *
     const struct outbox_publisher_cursor *cursor = &it->cursor;
     struct sqlite3_stmt *stmt = self->cursor;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     (void)sqlite3_bind_int64(stmt, 2, cursor->holder);
     (void)sqlite3_bind_int64(stmt, 3, cursor->last_id);
     (void)sqlite3_bind_int64(stmt, 4, (int64_t)cursor->last_seq);
     (void)sqlite3_bind_blob(stmt, 5, cursor->last_msg_id, (int)cursor->last_msg_id_len,
                             SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
-    wb_err err = run(self, stmt, why);
+    wb_err err = run(stmt, why);
     if (err == WB_OK)
         err = still_holder(self, stream, cursor->holder, why);
     if (err != WB_OK || !it->verify_anew)
         return err;
-    bind_text(self->unverify, 1, stream);
-    return run(self, self->unverify, why);
+    db_bind_text(self->unverify, 1, wb_str(stream));
+    return run(self->unverify, why);
 }
 
 static wb_err source_conclude(struct outbox_publisher_ledger *self, int64_t from_id,
                               struct wb_why *why)
 {
     (void)sqlite3_bind_int64(self->source_drop, 1, from_id);
-    wb_err err = run(self, self->source_drop, why);
+    wb_err err = run(self->source_drop, why);
     (void)sqlite3_bind_int64(self->source_add, 1, from_id);
-    return err == WB_OK ? run(self, self->source_add, why) : err;
+    return err == WB_OK ? run(self->source_add, why) : err;
 }
 
 static wb_err incident_add(struct outbox_publisher_ledger *self, const char *stream,
@@ -346,15 +320,15 @@ static wb_err incident_add(struct outbox_publisher_ledger *self, const char *str
     struct sqlite3_stmt *stmt = self->incident;
 
     (void)sqlite3_bind_int64(stmt, 1, it->at_ms);
-    bind_text(stmt, 2, stream);
-    bind_text(stmt, 3, it->kind);
+    db_bind_text(stmt, 2, wb_str(stream));
+    db_bind_text(stmt, 3, wb_str(it->kind));
     (void)sqlite3_bind_int64(stmt, 4, (int64_t)it->first_seq);
     (void)sqlite3_bind_int64(stmt, 5, (int64_t)it->last_seq);
     (void)sqlite3_bind_int64(stmt, 6, (int64_t)it->rows);
     (void)sqlite3_bind_int64(stmt, 7, (int64_t)it->gone);
-    bind_text(stmt, 8, it->detail);
-    wb_err err = run(self, stmt, why);
-    return err == WB_OK ? run(self, self->incident_trim, why) : err;
+    db_bind_text(stmt, 8, wb_str(it->detail));
+    wb_err err = run(stmt, why);
+    return err == WB_OK ? run(self->incident_trim, why) : err;
 }
 
 static wb_err conclude_inside(struct outbox_publisher_ledger *self, const char *stream,
@@ -363,11 +337,11 @@ static wb_err conclude_inside(struct outbox_publisher_ledger *self, const char *
     wb_err err = cursor_conclude(self, stream, it, why);
 
     if (err == WB_OK) {
-        bind_text(self->late_trim, 1, stream);
+        db_bind_text(self->late_trim, 1, wb_str(stream));
         (void)sqlite3_bind_int64(self->late_trim, 2, it->cursor.last_id);
         (void)sqlite3_bind_int64(self->late_trim, 3,
                                  it->made_anew ? INT64_MAX : (int64_t)it->stream_first);
-        err = run(self, self->late_trim, why);
+        err = run(self->late_trim, why);
     }
     if (err == WB_OK && it->source_from_id > 0)
         err = source_conclude(self, it->source_from_id, why);

@@ -57,37 +57,6 @@ struct db *outbox_publisher_store_db(struct outbox_publisher_store *store)
 
 /* ---- running statements ---------------------------------------------------------------------- */
 
-wb_err outbox_publisher_store_run(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
-                                  const char *attempted, struct wb_why *why)
-{
-    wb_err err = WB_OK;
-    int rc = sqlite3_step(stmt);
-
-    if (rc != SQLITE_DONE)
-        err = db_error(db_handle(self->db), rc, attempted, why);
-    (void)sqlite3_reset(stmt);
-    (void)sqlite3_clear_bindings(stmt);
-    return err;
-}
-
-/* The last step of a loop over rows: what did it end with? */
-static wb_err end(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt, int rc,
-                  const char *attempted, struct wb_why *why)
-{
-    wb_err err = WB_OK;
-
-    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
-        err = db_error(db_handle(self->db), rc, attempted, why);
-    (void)sqlite3_reset(stmt);
-    (void)sqlite3_clear_bindings(stmt);
-    return err;
-}
-
-static void bind_text(struct sqlite3_stmt *stmt, int at, const char *text)
-{
-    (void)sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC);
-}
-
 /* ---- cursor ---------------------------------------------------------------------------------- */
 
 static wb_err cursor_read(struct outbox_publisher_store *self, const char *stream,
@@ -96,7 +65,7 @@ static wb_err cursor_read(struct outbox_publisher_store *self, const char *strea
     struct sqlite3_stmt *stmt = self->cursor_read;
     wb_err err = WB_OK;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) {
         size_t len = (size_t)sqlite3_column_bytes(stmt, 2);
@@ -136,10 +105,10 @@ static wb_err suspect_set(struct outbox_publisher_store *self, const char *strea
 {
     struct sqlite3_stmt *stmt = self->suspect_set;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     (void)sqlite3_bind_int64(stmt, 2, holder);
     (void)sqlite3_bind_int64(stmt, 3, id);
-    wb_err err = outbox_publisher_store_run(self, stmt, "note the row that is sent next", why);
+    wb_err err = db_statement_run(stmt, "note the row that is sent next", why);
     if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
         err = wb_fail(why, WB_CONFLICT,
                       "another publisher has taken over stream %s of %s (we were holder %lld)",
@@ -168,9 +137,9 @@ static wb_err suspect_count(struct outbox_publisher_store *self, const char *str
 
     (void)sqlite3_bind_int64(stmt, 1, cursor->suspect_id);
     (void)sqlite3_bind_int64(stmt, 2, now_ms);
-    bind_text(stmt, 3, "the process ended while it sent this row");
+    db_bind_text(stmt, 3, wb_str("the process ended while it sent this row"));
     (void)sqlite3_bind_int(stmt, 4, OUTBOX_PUBLISHER_CRASHES_MAX);
-    wb_err err = outbox_publisher_store_run(self, stmt, "count the end of a process", why);
+    wb_err err = db_statement_run(stmt, "count the end of a process", why);
     if (err == WB_OK)
         err = suspect_set(self, stream, cursor->holder, 0, why);
     cursor->suspect_id = 0;
@@ -181,15 +150,13 @@ static wb_err take_inside(struct outbox_publisher_store *self, const char *strea
                           struct outbox_publisher_cursor *ret_cursor, int64_t *ret_suspect,
                           struct wb_why *why)
 {
-    bind_text(self->cursor_make, 1, stream);
-    wb_err err =
-        outbox_publisher_store_run(self, self->cursor_make, "make the cursor of a stream", why);
+    db_bind_text(self->cursor_make, 1, wb_str(stream));
+    wb_err err = db_statement_run(self->cursor_make, "make the cursor of a stream", why);
     if (err != WB_OK)
         return err;
-    bind_text(self->cursor_take, 1, stream);
+    db_bind_text(self->cursor_take, 1, wb_str(stream));
     (void)sqlite3_bind_int(self->cursor_take, 2, OUTBOX_PUBLISHER_STARTS_MAX);
-    err = outbox_publisher_store_run(self, self->cursor_take,
-                                     "become the holder of a stream's cursor", why);
+    err = db_statement_run(self->cursor_take, "become the holder of a stream's cursor", why);
     if (err == WB_OK)
         err = cursor_read(self, stream, ret_cursor, why);
     if (err != WB_OK)
@@ -224,7 +191,7 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
 {
     struct sqlite3_stmt *stmt = self->cursor_write;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     (void)sqlite3_bind_int64(stmt, 2, cursor->holder);
     (void)sqlite3_bind_int64(stmt, 3, cursor->last_id);
     (void)sqlite3_bind_int64(stmt, 4, (int64_t)cursor->last_seq);
@@ -234,7 +201,7 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
     (void)sqlite3_bind_int64(stmt, 7, cursor->repairing);
     (void)sqlite3_bind_int64(stmt, 8, cursor->starts);
     (void)sqlite3_bind_int64(stmt, 9, cursor->suspect_id);
-    wb_err err = outbox_publisher_store_run(self, stmt, "move the cursor of the outbox", why);
+    wb_err err = db_statement_run(stmt, "move the cursor of the outbox", why);
     if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
         err = wb_fail(why, WB_CONFLICT,
                       "another publisher has taken over stream %s of %s (we were holder %lld)",
@@ -247,18 +214,16 @@ static wb_err exception_end(struct outbox_publisher_store *self, const char *str
                             const struct outbox_publisher_exception *one, struct wb_why *why)
 {
     (void)sqlite3_bind_int64(self->exception_delete, 1, one->id);
-    wb_err err = outbox_publisher_store_run(self, self->exception_delete,
-                                            "delete an exception of the outbox", why);
+    wb_err err = db_statement_run(self->exception_delete, "delete an exception of the outbox", why);
     if (err != WB_OK || one->sequence == 0)
         return err;
     (void)sqlite3_bind_int64(self->late_write, 1, one->id);
-    bind_text(self->late_write, 2, stream);
+    db_bind_text(self->late_write, 2, wb_str(stream));
     (void)sqlite3_bind_int64(self->late_write, 3, (int64_t)one->sequence);
-    err =
-        outbox_publisher_store_run(self, self->late_write, "note a row that was stored late", why);
-    return err == WB_OK ? outbox_publisher_store_run(self, self->late_trim,
-                                                     "forget rows that were stored late", why)
-                        : err;
+    err = db_statement_run(self->late_write, "note a row that was stored late", why);
+    return err == WB_OK
+               ? db_statement_run(self->late_trim, "forget rows that were stored late", why)
+               : err;
 }
 
 static wb_err exception_write(struct outbox_publisher_store *self, const char *stream,
@@ -271,13 +236,13 @@ static wb_err exception_write(struct outbox_publisher_store *self, const char *s
     if (one->gone)
         return exception_end(self, stream, one, why);
     (void)sqlite3_bind_int64(stmt, 1, one->id);
-    bind_text(stmt, 2, outbox_exception_state_name(one->state));
+    db_bind_text(stmt, 2, wb_str(outbox_exception_state_name(one->state)));
     (void)sqlite3_bind_int64(stmt, 3, one->attempts);
     if (timed)
         (void)sqlite3_bind_int64(stmt, 4, one->next_ms);
-    bind_text(stmt, 5, one->error != NULL ? one->error : "");
+    db_bind_text(stmt, 5, wb_str(one->error != NULL ? one->error : ""));
     (void)sqlite3_bind_int(stmt, 6, one->resent);
-    return outbox_publisher_store_run(self, stmt, "write an exception of the outbox", why);
+    return db_statement_run(stmt, "write an exception of the outbox", why);
 }
 
 static wb_err write_inside(struct outbox_publisher_store *self, const char *stream,
@@ -343,7 +308,7 @@ wb_err outbox_publisher_store_sources(struct outbox_publisher_store *store,
         wb_hex_encode(source, OUTBOX_SOURCE_SIZE, list[sources->count].text);
         sources->count++;
     }
-    return end(store, stmt, rc, "read the sources of the outbox", why);
+    return db_statement_end(stmt, rc, "read the sources of the outbox", why);
 }
 
 const char *outbox_publisher_source_of(const struct outbox_publisher_sources *sources, int64_t id)
@@ -356,9 +321,8 @@ const char *outbox_publisher_source_of(const struct outbox_publisher_sources *so
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static wb_err visit_rows(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
-                         outbox_publisher_visit visit, void *ctx, size_t *ret_count,
-                         struct wb_why *why)
+static wb_err visit_rows(struct sqlite3_stmt *stmt, outbox_publisher_visit visit, void *ctx,
+                         size_t *ret_count, struct wb_why *why)
 {
     int rc = SQLITE_DONE;
 
@@ -372,7 +336,7 @@ static wb_err visit_rows(struct outbox_publisher_store *self, struct sqlite3_stm
         if (!visit(ctx, &row))
             break;
     }
-    return end(self, stmt, rc, "read rows of the outbox", why);
+    return db_statement_end(stmt, rc, "read rows of the outbox", why);
 }
 
 wb_err outbox_publisher_store_rows(struct outbox_publisher_store *store, int64_t after_id,
@@ -383,7 +347,7 @@ wb_err outbox_publisher_store_rows(struct outbox_publisher_store *store, int64_t
 
     (void)sqlite3_bind_int64(store->rows, 1, after_id);
     (void)sqlite3_bind_int64(store->rows, 2, (int64_t)limit);
-    return visit_rows(store, store->rows, visit, ctx, &count, why);
+    return visit_rows(store->rows, visit, ctx, &count, why);
 }
 
 wb_err outbox_publisher_store_row(struct outbox_publisher_store *store, int64_t id,
@@ -393,7 +357,7 @@ wb_err outbox_publisher_store_row(struct outbox_publisher_store *store, int64_t 
     size_t count;
 
     (void)sqlite3_bind_int64(store->row, 1, id);
-    wb_err err = visit_rows(store, store->row, visit, ctx, &count, why);
+    wb_err err = visit_rows(store->row, visit, ctx, &count, why);
     *ret_found = count > 0;
     return err;
 }
@@ -406,7 +370,7 @@ wb_err outbox_publisher_store_heads(struct outbox_publisher_store *store, int64_
 
     (void)sqlite3_bind_int64(store->heads, 1, after_id);
     (void)sqlite3_bind_int64(store->heads, 2, last_id);
-    return visit_rows(store, store->heads, visit, ctx, &count, why);
+    return visit_rows(store->heads, visit, ctx, &count, why);
 }
 
 wb_err outbox_publisher_store_msg_id(struct outbox_publisher_store *store, int64_t id,
@@ -420,20 +384,12 @@ wb_err outbox_publisher_store_msg_id(struct outbox_publisher_store *store, int64
     *ret_found = rc == SQLITE_ROW && sqlite3_column_bytes(stmt, 0) == WB_ID_SIZE;
     if (*ret_found)
         memcpy(ret_msg_id, sqlite3_column_blob(stmt, 0), WB_ID_SIZE);
-    return end(store, stmt, rc, "read the identity of a row of the outbox", why);
-}
-
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text, (size_t)sqlite3_column_bytes(stmt, column));
+    return db_statement_end(stmt, rc, "read the identity of a row of the outbox", why);
 }
 
 /* Calls visit with each; *ret_stopped: it did not want more. */
-static wb_err exceptions_visit(struct outbox_publisher_store *self, struct sqlite3_stmt *stmt,
-                               outbox_publisher_visit_exception visit, void *ctx, bool *ret_stopped,
-                               struct wb_why *why)
+static wb_err exceptions_visit(struct sqlite3_stmt *stmt, outbox_publisher_visit_exception visit,
+                               void *ctx, bool *ret_stopped, struct wb_why *why)
 {
     bool go_on = true;
     int rc = SQLITE_DONE;
@@ -446,15 +402,15 @@ static wb_err exceptions_visit(struct outbox_publisher_store *self, struct sqlit
             .resent = sqlite3_column_int(stmt, 4) != 0,
             .crashes = (uint32_t)sqlite3_column_int64(stmt, 8)};
         const struct outbox_row row = {.id = one.id,
-                                       .stream = column_str(stmt, 5),
-                                       .key = column_str(stmt, 6),
-                                       .subject = column_str(stmt, 7)};
+                                       .stream = db_column_text(stmt, 5),
+                                       .key = db_column_text(stmt, 6),
+                                       .subject = db_column_text(stmt, 7)};
         one.key_hash = outbox_publisher_key_hash(row.key);
-        if (outbox_exception_state_parse(column_str(stmt, 1), &one.state))
+        if (outbox_exception_state_parse(db_column_text(stmt, 1), &one.state))
             go_on = visit(ctx, &row, &one);
     }
     *ret_stopped = !go_on;
-    return end(self, stmt, rc, "read the exceptions of the outbox", why);
+    return db_statement_end(stmt, rc, "read the exceptions of the outbox", why);
 }
 
 wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
@@ -462,7 +418,7 @@ wb_err outbox_publisher_store_exceptions(struct outbox_publisher_store *store,
                                          struct wb_why *why)
 {
     bool stopped = false;
-    wb_err err = exceptions_visit(store, store->exceptions, visit, ctx, &stopped, why);
+    wb_err err = exceptions_visit(store->exceptions, visit, ctx, &stopped, why);
 
     if (err == WB_OK && stopped)
         err = wb_fail(why, WB_NOMEM, "read the exceptions of the outbox: out of memory");
@@ -476,7 +432,7 @@ wb_err outbox_publisher_store_lost(struct outbox_publisher_store *store, int64_t
     bool stopped = false;
 
     (void)sqlite3_bind_int64(store->lost, 1, after_id);
-    return exceptions_visit(store, store->lost, visit, ctx, &stopped, why);
+    return exceptions_visit(store->lost, visit, ctx, &stopped, why);
 }
 
 wb_err outbox_publisher_store_measure(struct outbox_publisher_store *store, int64_t after_id,
@@ -489,5 +445,5 @@ wb_err outbox_publisher_store_measure(struct outbox_publisher_store *store, int6
         *ret_last_id = sqlite3_column_int64(store->measure, 0);
         *ret_created_ms = sqlite3_column_int64(store->measure, 1);
     }
-    return end(store, store->measure, rc, "measure the outbox", why);
+    return db_statement_end(store->measure, rc, "measure the outbox", why);
 }

@@ -9,14 +9,14 @@ static wb_err claim_one(struct outbox_publisher_store *self, int64_t last_id,
     (void)sqlite3_bind_int64(self->claim, 1, one->id);
     (void)sqlite3_bind_int64(self->claim, 2, one->attempts);
     (void)sqlite3_bind_int(self->claim, 3, one->known);
-    wb_err err = outbox_publisher_store_run(self, self->claim, "claim a row to be sent", why);
+    wb_err err = db_statement_run(self->claim, "claim a row to be sent", why);
     one->claimed = err == WB_OK && sqlite3_changes(handle) > 0;
     /* One that the cursor has passed and that has no entry is published: never again. */
     if (err != WB_OK || one->claimed || one->id <= last_id)
         return err;
     (void)sqlite3_bind_int64(self->claim_new, 1, one->id);
     (void)sqlite3_bind_int64(self->claim_new, 2, one->attempts);
-    err = outbox_publisher_store_run(self, self->claim_new, "claim a row to be sent", why);
+    err = db_statement_run(self->claim_new, "claim a row to be sent", why);
     one->claimed = err == WB_OK && sqlite3_changes(handle) > 0;
     return err;
 }
@@ -28,7 +28,7 @@ static wb_err holder_read(struct outbox_publisher_store *self, const char *strea
     struct sqlite3_stmt *stmt = self->holder;
     wb_err err = WB_OK;
 
-    (void)sqlite3_bind_text(stmt, 1, stream, -1, SQLITE_STATIC);
+    (void)db_bind_text(stmt, 1, wb_str(stream));
     (void)sqlite3_bind_int64(stmt, 2, holder);
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW)
@@ -68,7 +68,6 @@ wb_err outbox_publisher_store_waiting(struct outbox_publisher_store *store, int6
                                       struct wb_why *why)
 {
     struct sqlite3_stmt *stmt = store->waiting;
-    wb_err err = WB_OK;
     int rc;
 
     (void)sqlite3_bind_int64(stmt, 1, after_ms);
@@ -76,11 +75,7 @@ wb_err outbox_publisher_store_waiting(struct outbox_publisher_store *store, int6
     (void)sqlite3_bind_int64(stmt, 3, (int64_t)limit);
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW)
         visit(ctx, sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1));
-    if (rc != SQLITE_DONE)
-        err = db_error(db_handle(store->db), rc, "read the waiting rows of the outbox", why);
-    (void)sqlite3_reset(stmt);
-    (void)sqlite3_clear_bindings(stmt);
-    return err;
+    return db_statement_end(stmt, rc, "read the waiting rows of the outbox", why);
 }
 
 bool outbox_publisher_store_revised(struct outbox_publisher_store *store)

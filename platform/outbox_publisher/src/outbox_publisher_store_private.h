@@ -79,8 +79,4 @@ struct outbox_publisher_store {
 #undef X
 };
 
-/** Run a statement without results to its end. */
-wb_err outbox_publisher_store_run(struct outbox_publisher_store *store, struct sqlite3_stmt *stmt,
-                                  const char *attempted, struct wb_why *why);
-
 #endif /* OUTBOX_PUBLISHER_STORE_PRIVATE_H */

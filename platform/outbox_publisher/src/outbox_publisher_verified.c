@@ -79,28 +79,9 @@ void outbox_publisher_verifier_close(struct outbox_publisher_verifier *verifier)
 
 /* ---- running statements ---------------------------------------------------------------------- */
 
-static void bind_text(struct sqlite3_stmt *stmt, int at, const char *text)
+static wb_err run(struct sqlite3_stmt *stmt, struct wb_why *why)
 {
-    (void)sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC);
-}
-
-/* What a statement ended with; it can be used again. */
-static wb_err end(struct outbox_publisher_verifier *self, struct sqlite3_stmt *stmt, int rc,
-                  const char *attempted, struct wb_why *why)
-{
-    wb_err err = WB_OK;
-
-    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
-        err = db_error(db_handle(self->db), rc, attempted, why);
-    (void)sqlite3_reset(stmt);
-    (void)sqlite3_clear_bindings(stmt);
-    return err;
-}
-
-static wb_err run(struct outbox_publisher_verifier *self, struct sqlite3_stmt *stmt,
-                  struct wb_why *why)
-{
-    return end(self, stmt, sqlite3_step(stmt), "note how far a stream was read back", why);
+    return db_statement_run(stmt, "note how far a stream was read back", why);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -112,7 +93,7 @@ wb_err outbox_publisher_verified_read(struct outbox_publisher_verifier *verifier
 {
     struct sqlite3_stmt *stmt = verifier->read;
 
-    bind_text(stmt, 1, stream);
+    db_bind_text(stmt, 1, wb_str(stream));
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) {
         size_t len = (size_t)sqlite3_column_bytes(stmt, 2);
@@ -124,7 +105,7 @@ wb_err outbox_publisher_verified_read(struct outbox_publisher_verifier *verifier
         if (ret_verified->msg_id_len > 0)
             memcpy(ret_verified->msg_id, sqlite3_column_blob(stmt, 2), len);
     }
-    return end(verifier, stmt, rc, "read how far a stream was read back", why);
+    return db_statement_end(stmt, rc, "read how far a stream was read back", why);
 }
 
 wb_err outbox_publisher_verified_rows(struct outbox_publisher_verifier *verifier, int64_t after_id,
@@ -144,7 +125,7 @@ wb_err outbox_publisher_verified_rows(struct outbox_publisher_verifier *verifier
         if (!visit(ctx, &row, sqlite3_column_int(stmt, OUTBOX_ROW_COLUMN_COUNT) != 0))
             break;
     }
-    return end(verifier, stmt, rc, "compare the rows with the stream", why);
+    return db_statement_end(stmt, rc, "compare the rows with the stream", why);
 }
 
 wb_err outbox_publisher_verified_late(struct outbox_publisher_verifier *verifier, int64_t id,
@@ -153,7 +134,7 @@ wb_err outbox_publisher_verified_late(struct outbox_publisher_verifier *verifier
     (void)sqlite3_bind_int64(verifier->is_late, 1, id);
     int rc = sqlite3_step(verifier->is_late);
     *ret_late = rc == SQLITE_ROW;
-    return end(verifier, verifier->is_late, rc, "look for a row that was stored late", why);
+    return db_statement_end(verifier->is_late, rc, "look for a row that was stored late", why);
 }
 
 wb_err outbox_publisher_verified_msg_id(struct outbox_publisher_verifier *verifier, int64_t id,
@@ -167,7 +148,7 @@ wb_err outbox_publisher_verified_msg_id(struct outbox_publisher_verifier *verifi
     *ret_found = rc == SQLITE_ROW && sqlite3_column_bytes(stmt, 0) == WB_ID_SIZE;
     if (*ret_found)
         memcpy(ret_msg_id, sqlite3_column_blob(stmt, 0), WB_ID_SIZE);
-    return end(verifier, stmt, rc, "read the identity of a row", why);
+    return db_statement_end(stmt, rc, "read the identity of a row", why);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -178,13 +159,13 @@ static wb_err cursor_write(struct outbox_publisher_verifier *self,
 {
     struct sqlite3_stmt *stmt = self->write;
 
-    bind_text(stmt, 1, p->stream);
+    db_bind_text(stmt, 1, wb_str(p->stream));
     (void)sqlite3_bind_int64(stmt, 2, p->holder);
     (void)sqlite3_bind_int64(stmt, 3, verified->id);
     (void)sqlite3_bind_int64(stmt, 4, (int64_t)verified->seq);
     (void)sqlite3_bind_blob(stmt, 5, verified->msg_id, (int)verified->msg_id_len, SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 6, verified->at_ms);
-    wb_err err = run(self, stmt, why);
+    wb_err err = run(stmt, why);
     if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
         err = wb_fail(why, WB_CONFLICT,
                       "another publisher has taken over stream %s of %s (we were holder %lld)",
@@ -200,9 +181,9 @@ static wb_err found_write(struct outbox_publisher_verifier *self,
 
     for (size_t i = 0; err == WB_OK && i < p->found_count && p->found[i].id <= p->before.id; i++) {
         (void)sqlite3_bind_int64(self->found, 1, p->found[i].id);
-        bind_text(self->found, 2, p->stream);
+        db_bind_text(self->found, 2, wb_str(p->stream));
         (void)sqlite3_bind_int64(self->found, 3, (int64_t)p->found[i].sequence);
-        err = run(self, self->found, why);
+        err = run(self->found, why);
     }
     return err;
 }
@@ -214,10 +195,10 @@ static wb_err missed_write(struct outbox_publisher_verifier *self,
 
     for (size_t i = 0; err == WB_OK && i < p->missed_count; i++) {
         (void)sqlite3_bind_int64(self->missed, 1, p->missed[i]);
-        bind_text(self->missed, 2, p->stream);
+        db_bind_text(self->missed, 2, wb_str(p->stream));
         (void)sqlite3_bind_int64(self->missed, 3, (int64_t)p->missed_by);
         (void)sqlite3_bind_int64(self->missed, 4, (int64_t)p->before.seq);
-        err = run(self, self->missed, why);
+        err = run(self->missed, why);
     }
     return err;
 }
@@ -244,7 +225,7 @@ static wb_err holes_find(struct outbox_publisher_verifier *self,
     struct sqlite3_stmt *stmt = self->overdue;
     int rc;
 
-    bind_text(stmt, 1, p->stream);
+    db_bind_text(stmt, 1, wb_str(p->stream));
     (void)sqlite3_bind_int64(stmt, 2, (int64_t)p->before.seq);
     (void)sqlite3_bind_int64(stmt, 3, (int64_t)p->after.seq);
     (void)sqlite3_bind_int64(stmt, 4, (int64_t)p->first_seq);
@@ -259,7 +240,7 @@ static wb_err holes_find(struct outbox_publisher_verifier *self,
         }
         self->holes[self->hole_count++] = id;
     }
-    return end(self, stmt, rc, "look for late rows that did not come", why);
+    return db_statement_end(stmt, rc, "look for late rows that did not come", why);
 }
 
 static wb_err holes_write(struct outbox_publisher_verifier *self,
@@ -271,7 +252,7 @@ static wb_err holes_write(struct outbox_publisher_verifier *self,
 
     for (size_t i = 0; err == WB_OK && i < self->hole_count; i++) {
         (void)sqlite3_bind_int64(self->lost, 1, self->holes[i]);
-        err = run(self, self->lost, why);
+        err = run(self->lost, why);
     }
     if (err != WB_OK || self->hole_count == 0)
         return err;
@@ -281,13 +262,13 @@ static wb_err holes_write(struct outbox_publisher_verifier *self,
                    (unsigned long long)p->after.seq, (long long)self->holes[0],
                    (long long)self->holes[self->hole_count - 1]);
     (void)sqlite3_bind_int64(stmt, 1, p->now_ms);
-    bind_text(stmt, 2, p->stream);
+    db_bind_text(stmt, 2, wb_str(p->stream));
     (void)sqlite3_bind_int64(stmt, 3, (int64_t)p->before.seq + 1);
     (void)sqlite3_bind_int64(stmt, 4, (int64_t)p->after.seq);
     (void)sqlite3_bind_int64(stmt, 5, (int64_t)self->hole_count);
-    bind_text(stmt, 6, detail);
-    err = run(self, stmt, why);
-    return err == WB_OK ? run(self, self->incident_trim, why) : err;
+    db_bind_text(stmt, 6, wb_str(detail));
+    err = run(stmt, why);
+    return err == WB_OK ? run(self->incident_trim, why) : err;
 }
 
 static wb_err write_inside(struct outbox_publisher_verifier *self,

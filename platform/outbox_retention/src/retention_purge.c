@@ -9,18 +9,6 @@
 
 enum { LOOK_EVERY = 16, TIGHT_ROWS = 64 /* in one transaction where the disk is full */ };
 
-static wb_err run(struct outbox_retention *self, struct sqlite3_stmt *stmt, const char *attempted,
-                  struct wb_why *why)
-{
-    wb_err err = WB_OK;
-    int rc = sqlite3_step(stmt);
-
-    if (rc != SQLITE_DONE)
-        err = db_error(db_handle(self->db), rc, attempted, why);
-    (void)sqlite3_reset(stmt);
-    return err;
-}
-
 /* A row with all that belongs to it. */
 static wb_err delete_one(struct outbox_retention *self, struct retention_victim *victim,
                          const struct retention_limits *limits, struct wb_why *why)
@@ -30,13 +18,14 @@ static wb_err delete_one(struct outbox_retention *self, struct retention_victim 
     (void)sqlite3_bind_int64(stmt, 1, victim->id);
     (void)sqlite3_bind_blob(stmt, 2, victim->msg_id, WB_ID_SIZE, SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 3, limits->floor_id);
-    wb_err err = run(self, stmt, "delete a row of the outbox", why);
+    wb_err err = db_statement_run(stmt, "delete a row of the outbox", why);
     victim->gone = err == WB_OK && sqlite3_changes(db_handle(self->db)) > 0;
     if (!victim->gone)
         return err;
     for (size_t i = 0; err == WB_OK && i < DELETE_MORE_COUNT; i++) {
         (void)sqlite3_bind_int64(self->delete_more[i], 1, victim->id);
-        err = run(self, self->delete_more[i], "delete what belongs to a row of the outbox", why);
+        err = db_statement_run(self->delete_more[i], "delete what belongs to a row of the outbox",
+                               why);
     }
     return err;
 }
@@ -47,7 +36,7 @@ static wb_err note_purged(struct outbox_retention *self, uint64_t rows, uint64_t
     (void)sqlite3_bind_int64(self->purged_add, 1, (int64_t)rows);
     (void)sqlite3_bind_int64(self->purged_add, 2, (int64_t)bytes);
     (void)sqlite3_bind_int64(self->purged_add, 3, wb_wall_ns(self->clock) / WB_MS);
-    return run(self, self->purged_add, "note what went from the outbox", why);
+    return db_statement_run(self->purged_add, "note what went from the outbox", why);
 }
 
 /* Inside the transaction. *ret_tried: how many victims there was time for. */

@@ -108,11 +108,7 @@ wb_err outbox_retention_walk(struct outbox_retention *self, struct retention_lan
         if (n % LOOK_EVERY == 0 && wb_mono_ns(self->clock) >= until)
             break;
     }
-    wb_err err = WB_OK;
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-        err = db_error(db_handle(self->db), rc, "look for rows of the outbox that may go", why);
-    (void)sqlite3_reset(stmt);
-    return err;
+    return db_statement_end(stmt, rc, "look for rows of the outbox that may go", why);
 }
 
 wb_err outbox_retention_count(struct outbox_retention *self, const struct retention_limits *limits,
@@ -139,9 +135,5 @@ wb_err outbox_retention_count(struct outbox_retention *self, const struct retent
             break;
     }
     self->counted = rc == SQLITE_DONE;
-    wb_err err = WB_OK;
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-        err = db_error(db_handle(self->db), rc, "count the rows of the outbox", why);
-    (void)sqlite3_reset(stmt);
-    return err;
+    return db_statement_end(stmt, rc, "count the rows of the outbox", why);
 }

@@ -209,17 +209,10 @@ static bool covers(struct outbox_verify_table *table, struct wb_str subject)
     return covered;
 }
 
-static struct wb_str column_str(struct sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-
-    return wb_str_n(text != NULL ? text : "", (size_t)sqlite3_column_bytes(stmt, column));
-}
-
 static void take_row(struct outbox_verify_table *table, int64_t id, struct outbox_verify_row *row)
 {
     struct sqlite3_stmt *stmt = table->range;
-    struct wb_str named = column_str(stmt, 2);
+    struct wb_str named = db_column_text(stmt, 2);
     bool excepted = sqlite3_column_int(stmt, 4) != 0;
 
     row->state = OUTBOX_VERIFY_OTHER;
@@ -228,7 +221,7 @@ static void take_row(struct outbox_verify_table *table, int64_t id, struct outbo
     row->late_seq = (uint64_t)sqlite3_column_int64(stmt, 5);
     if (id <= table->cursor.last_id && !excepted &&
         (named.len == 0 || wb_str_eq(named, wb_str(table->stream))) &&
-        covers(table, column_str(stmt, 3)))
+        covers(table, db_column_text(stmt, 3)))
         row->state = OUTBOX_VERIFY_DUE;
 }
 
@@ -236,7 +229,6 @@ wb_err outbox_verify_rows(struct outbox_verify_table *table, int64_t first, size
                           struct outbox_verify_row *rows, struct wb_why *why)
 {
     struct sqlite3_stmt *stmt = table->range;
-    wb_err err = WB_OK;
     int rc;
 
     memset(rows, 0, count * sizeof(*rows));
@@ -246,8 +238,5 @@ wb_err outbox_verify_rows(struct outbox_verify_table *table, int64_t first, size
         int64_t id = sqlite3_column_int64(stmt, 0);
         take_row(table, id, &rows[id - first]);
     }
-    if (rc != SQLITE_DONE)
-        err = db_error(db_handle(table->db), rc, "read rows of the outbox", why);
-    (void)sqlite3_reset(stmt);
-    return err;
+    return db_statement_end(stmt, rc, "read rows of the outbox", why);
 }

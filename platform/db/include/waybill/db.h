@@ -52,6 +52,8 @@ const char *db_path(const struct db *db);
 /** Map an SQLite result code, with sqlite3_errmsg and what was attempted into why. */
 wb_err db_error(struct sqlite3 *handle, int code, const char *attempted, struct wb_why *why);
 
+/* ---- statements ------------------------------------------------------------------------------ */
+
 /** Run SQL without results. */
 wb_err db_exec(struct db *db, const char *sql, struct wb_why *why);
 
@@ -61,9 +63,22 @@ wb_err db_prepare(struct db *db, const char *sql, struct sqlite3_stmt **ret_stmt
 
 /**
  * Bind text of known length; the empty view is the empty text, never NULL. It is borrowed: keep it
- * until the statement was stepped or reset.
+ * until the statement was stepped or reset. Returns SQLite's code.
  */
-void db_bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text);
+int db_bind_text(struct sqlite3_stmt *stmt, int index, struct wb_str text);
+
+/** A column as text, borrowed until the statement is stepped or reset; of NULL, {NULL, 0}. */
+struct wb_str db_column_text(struct sqlite3_stmt *stmt, int column);
+
+/**
+ * Make a statement ready for its next use, its parameters NULL. code is what its last
+ * sqlite3_step() returned: SQLITE_ROW and SQLITE_DONE are WB_OK, others go through db_error().
+ */
+wb_err db_statement_end(struct sqlite3_stmt *stmt, int code, const char *attempted,
+                        struct wb_why *why);
+
+/** One step of a statement, then db_statement_end(). */
+wb_err db_statement_run(struct sqlite3_stmt *stmt, const char *attempted, struct wb_why *why);
 
 /* ---- transactions ---------------------------------------------------------------------------- */
 
