@@ -114,15 +114,11 @@ uint64_t contract_publish(struct contract *c, const char *subject, const char *p
 struct contract_log *contract_log_new(contract_act act)
 {
     struct contract_log *log = calloc(1, sizeof(*log));
-    pthread_condattr_t monotonic;
 
     assert_non_null(log);
     log->act = act;
     pthread_mutex_init(&log->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&log->grown, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    assert_int_equal(wb_cond_init(&log->grown), 0);
     return log;
 }
 
@@ -263,12 +259,11 @@ void contract_expect_none(struct event_bus_subscription *subscription, int64_t f
 static size_t wait_counter(struct contract_log *log, const size_t *counter, size_t wanted)
 {
     int64_t until = wb_mono_ns(wb_clock_system()) + CONTRACT_PATIENCE_NS;
-    struct timespec at = {.tv_sec = until / WB_SEC, .tv_nsec = until % WB_SEC};
     bool waiting = true;
 
     pthread_mutex_lock(&log->mutex);
     while (waiting && *counter < wanted)
-        waiting = pthread_cond_timedwait(&log->grown, &log->mutex, &at) == 0;
+        waiting = wb_cond_wait_until(&log->grown, &log->mutex, until);
     size_t got = *counter;
     pthread_mutex_unlock(&log->mutex);
     return got;

@@ -207,23 +207,12 @@ static void *checkpointer_run(void *ctx)
     while (!self->stopping) {
         pthread_mutex_unlock(&self->mutex);
         int64_t until = look(self) + wb_mono_ns(wb_clock_system());
-        struct timespec wake_at = {.tv_sec = until / WB_SEC, .tv_nsec = until % WB_SEC};
         pthread_mutex_lock(&self->mutex);
         if (!self->stopping)
-            pthread_cond_timedwait(&self->wake, &self->mutex, &wake_at);
+            (void)wb_cond_wait_until(&self->wake, &self->mutex, until);
     }
     pthread_mutex_unlock(&self->mutex);
     return NULL;
-}
-
-static void wake_init(pthread_cond_t *wake)
-{
-    pthread_condattr_t monotonic;
-
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
 }
 
 static void checkpointer_free(struct db_checkpointer *self)
@@ -271,7 +260,7 @@ wb_err db_checkpointer_start(const char *path, struct observe *observe,
     if (self == NULL)
         return wb_fail(why, WB_NOMEM, "out of memory starting the checkpoints of %s", path);
     pthread_mutex_init(&self->mutex, NULL);
-    wake_init(&self->wake);
+    (void)wb_cond_init(&self->wake);
     wb_err err = checkpointer_setup(self, path, observe, why);
     if (err != WB_OK) {
         checkpointer_free(self);

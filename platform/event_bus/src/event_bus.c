@@ -27,27 +27,6 @@ bool event_bus_frame_in(const void *whose)
     return false;
 }
 
-int event_bus_cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attributes;
-
-    if (pthread_condattr_init(&attributes) != 0)
-        return -1;
-    int err = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    if (err == 0)
-        err = pthread_cond_init(cond, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return err;
-}
-
-bool event_bus_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t mono_ns)
-{
-    struct timespec at = {.tv_sec = (time_t)(mono_ns / WB_SEC),
-                          .tv_nsec = (long)(mono_ns % WB_SEC)};
-
-    return pthread_cond_timedwait(cond, mutex, &at) == 0;
-}
-
 int64_t event_bus_deadline(const struct wb_clock *clock, int64_t timeout_ns)
 {
     int64_t now = wb_mono_ns(clock);
@@ -80,7 +59,7 @@ static wb_err locks_init(struct event_bus_dispatcher *d)
         goto destroy_listeners_mutex;
     if (pthread_cond_init(&d->listeners_idle, NULL) != 0)
         goto destroy_work;
-    if (event_bus_cond_init(&d->ending) != 0)
+    if (wb_cond_init(&d->ending) != 0)
         goto destroy_listeners_idle;
     return WB_OK;
 

@@ -361,7 +361,7 @@ static size_t poll_queue(struct event_bus_subscription *s, size_t max, int64_t u
         quiet_fd(s);
         if (count > 0 || s->ended || !waiting)
             return count;
-        waiting = event_bus_cond_wait_until(&s->arrived, &s->mutex, until);
+        waiting = wb_cond_wait_until(&s->arrived, &s->mutex, until);
     }
 }
 

@@ -140,11 +140,6 @@ void event_bus_frame_pop(void);
 /** Is the current thread in a callback of this subscription (or notification of this bus)? */
 bool event_bus_frame_in(const void *whose);
 
-/** A condition variable that measures its time-outs by the monotonic clock. */
-int event_bus_cond_init(pthread_cond_t *cond);
-/** Wait until the monotonic time of the system; false when it has come. mutex is held. */
-bool event_bus_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t mono_ns);
-
 /** Now plus the time-out; the end of time when that is beyond it. */
 int64_t event_bus_deadline(const struct wb_clock *clock, int64_t timeout_ns);
 

@@ -185,7 +185,7 @@ static bool pause_before_retry(struct event_bus *bus, int64_t ns)
 
     pthread_mutex_lock(&d->mutex);
     while (waiting && !atomic_load(&d->closed))
-        waiting = event_bus_cond_wait_until(&d->ending, &d->mutex, until);
+        waiting = wb_cond_wait_until(&d->ending, &d->mutex, until);
     pthread_mutex_unlock(&d->mutex);
     return bus->settings.workers > 0 && !atomic_load(&d->closed);
 }

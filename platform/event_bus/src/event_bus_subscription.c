@@ -77,9 +77,9 @@ static bool locks_init(struct event_bus_subscription *s)
 {
     if (pthread_mutex_init(&s->mutex, NULL) != 0)
         return false;
-    if (event_bus_cond_init(&s->changed) != 0)
+    if (wb_cond_init(&s->changed) != 0)
         goto destroy_mutex;
-    if (event_bus_cond_init(&s->arrived) != 0)
+    if (wb_cond_init(&s->arrived) != 0)
         goto destroy_changed;
     return true;
 
@@ -350,7 +350,7 @@ static void wait_idle(struct event_bus_subscription *s, int64_t until)
 
     pthread_mutex_lock(&s->mutex);
     while (waiting && !s->ended && !idle(s))
-        waiting = event_bus_cond_wait_until(&s->changed, &s->mutex, until);
+        waiting = wb_cond_wait_until(&s->changed, &s->mutex, until);
     pthread_mutex_unlock(&s->mutex);
 }
 

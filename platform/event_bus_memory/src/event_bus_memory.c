@@ -104,9 +104,7 @@ static void wait_for_next(struct memory_bus *bus)
         pthread_cond_wait(&bus->wake, &bus->mutex);
         return;
     }
-    struct timespec at = {.tv_sec = (time_t)(due->at_ns / WB_SEC),
-                          .tv_nsec = (long)(due->at_ns % WB_SEC)};
-    (void)pthread_cond_timedwait(&bus->wake, &bus->mutex, &at);
+    (void)wb_cond_wait_until(&bus->wake, &bus->mutex, due->at_ns);
 }
 
 static void *run_timer(void *ctx)
@@ -188,14 +186,7 @@ static const struct event_bus_ops memory_ops = {
 
 static bool init_locks(struct memory_bus *bus)
 {
-    pthread_condattr_t monotonic;
-
-    if (pthread_condattr_init(&monotonic) != 0)
-        return false;
-    bool ok = pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0 &&
-              pthread_cond_init(&bus->wake, &monotonic) == 0;
-    pthread_condattr_destroy(&monotonic);
-    if (!ok)
+    if (wb_cond_init(&bus->wake) != 0)
         return false;
     if (pthread_cond_init(&bus->idle, NULL) != 0)
         goto destroy_wake;

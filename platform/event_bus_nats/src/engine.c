@@ -240,7 +240,7 @@ wb_err event_bus_nats_engine_init(struct nats_engine *engine, struct nats_bus *b
     wb_rng_seed(&engine->rng, seed);
     if (pthread_mutex_init(&engine->mutex, NULL) != 0)
         return WB_NOMEM;
-    if (event_bus_nats_cond_init(&engine->idle) != 0) {
+    if (wb_cond_init(&engine->idle) != 0) {
         pthread_mutex_destroy(&engine->mutex);
         return WB_NOMEM;
     }

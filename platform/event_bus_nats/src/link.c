@@ -10,29 +10,6 @@
 #define BATCH_MIN      16    /* messages sent while the last were written: it is a stream of them */
 #define BATCH_NS       WB_MS /* after which nats.c has written a batch */
 
-/* ---- waiting --------------------------------------------------------------------------------- */
-
-int event_bus_nats_cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attributes;
-
-    if (pthread_condattr_init(&attributes) != 0)
-        return -1;
-    int err = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    if (err == 0)
-        err = pthread_cond_init(cond, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return err;
-}
-
-bool event_bus_nats_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t mono_ns)
-{
-    struct timespec at = {.tv_sec = (time_t)(mono_ns / WB_SEC),
-                          .tv_nsec = (long)(mono_ns % WB_SEC)};
-
-    return pthread_cond_timedwait(cond, mutex, &at) == 0;
-}
-
 static int64_t now_ns(void)
 {
     return wb_mono_ns(wb_clock_system());
@@ -139,7 +116,7 @@ wb_err event_bus_nats_link_wait(struct nats_link *link, int64_t mono_ns, bool an
 
     pthread_mutex_lock(&link->mutex);
     while (waiting && link->refusal == WB_UNREACHABLE && !(any_outcome && link->attempts > 0))
-        waiting = event_bus_nats_cond_wait(&link->changed, &link->mutex, mono_ns);
+        waiting = wb_cond_wait_until(&link->changed, &link->mutex, mono_ns);
     wb_err err = link->refusal;
     pthread_mutex_unlock(&link->mutex);
     return err;
@@ -393,7 +370,7 @@ static void pause_until(struct nats_link *link, int64_t mono_ns)
 
     pthread_mutex_lock(&link->mutex);
     while (waiting && !link->stopping)
-        waiting = event_bus_nats_cond_wait(&link->changed, &link->mutex, mono_ns);
+        waiting = wb_cond_wait_until(&link->changed, &link->mutex, mono_ns);
     pthread_mutex_unlock(&link->mutex);
 }
 
@@ -448,7 +425,7 @@ static void flush(struct nats_link *link, natsConnection *nc)
         pthread_mutex_lock(&link->mutex);
     } else {
         while (waiting && !link->lost && !link->stopping && !link->woken)
-            waiting = event_bus_nats_cond_wait(&link->changed, &link->mutex, until);
+            waiting = wb_cond_wait_until(&link->changed, &link->mutex, until);
     }
 }
 
@@ -468,7 +445,7 @@ static void stay(struct nats_link *link, natsConnection *nc)
             pthread_mutex_lock(&link->mutex);
         } else if (link->unflushed == 0 && !link->lost && !link->stopping) {
             link->idle = true;
-            (void)event_bus_nats_cond_wait(&link->changed, &link->mutex, due);
+            (void)wb_cond_wait_until(&link->changed, &link->mutex, due);
             link->idle = false;
         }
     }
@@ -533,7 +510,7 @@ wb_err event_bus_nats_link_start(struct nats_link *link, const struct nats_link_
     (void)snprintf(link->inbox, sizeof(link->inbox), "_INBOX.%s", text);
     if (set_callbacks(link) != NATS_OK || pthread_mutex_init(&link->mutex, NULL) != 0)
         goto free_options;
-    if (event_bus_nats_cond_init(&link->changed) != 0)
+    if (wb_cond_init(&link->changed) != 0)
         goto destroy_mutex;
     if (pthread_create(&link->thread, NULL, run, link) != 0)
         goto destroy_changed;

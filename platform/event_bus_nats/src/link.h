@@ -107,9 +107,4 @@ void event_bus_nats_link_problem(struct nats_link *link, char *out, size_t size)
 /** What a status of a send means to a caller. */
 wb_err event_bus_nats_link_err(natsStatus status);
 
-/** pthread_cond_t on the monotonic clock. */
-int event_bus_nats_cond_init(pthread_cond_t *cond);
-/** false when mono_ns has come. mutex is held. */
-bool event_bus_nats_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t mono_ns);
-
 #endif /* EVENT_BUS_NATS_LINK_H */

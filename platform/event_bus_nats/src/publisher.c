@@ -164,7 +164,7 @@ static wb_err reserve(struct nats_publisher *p, size_t bytes, int64_t deadline_n
     bool waiting = may_wait(p);
     p->waiting++;
     while (!p->closed && !has_room(p, bytes) && waiting)
-        waiting = event_bus_nats_cond_wait(&p->room, &p->mutex, deadline_ns);
+        waiting = wb_cond_wait_until(&p->room, &p->mutex, deadline_ns);
     p->waiting--;
     if (p->closed) {
         err = wb_fail(why, WB_CLOSED, "publish: the bus is closed");
@@ -484,9 +484,9 @@ wb_err event_bus_nats_publisher_init(struct nats_publisher *p, struct nats_bus *
         goto free_slots;
     if (pthread_mutex_init(&p->mutex, NULL) != 0)
         goto free_trash;
-    if (event_bus_nats_cond_init(&p->room) != 0)
+    if (wb_cond_init(&p->room) != 0)
         goto destroy_mutex;
-    if (event_bus_nats_cond_init(&p->idle) != 0)
+    if (wb_cond_init(&p->idle) != 0)
         goto destroy_room;
     return WB_OK;
 

@@ -95,12 +95,10 @@ static void refill(struct scan *scan, int64_t now_ns, int64_t until_ns)
 
     pthread_mutex_lock(&scan->mutex);
     scan->wake_at = many;
-    while (scan->arrived_count < many &&
-           event_bus_nats_cond_wait(&scan->filled, &scan->mutex, gather_ns))
+    while (scan->arrived_count < many && wb_cond_wait_until(&scan->filled, &scan->mutex, gather_ns))
         continue;
     scan->wake_at = 1;
-    while (scan->arrived_count == 0 &&
-           event_bus_nats_cond_wait(&scan->filled, &scan->mutex, until_ns))
+    while (scan->arrived_count == 0 && wb_cond_wait_until(&scan->filled, &scan->mutex, until_ns))
         continue;
     natsMsg **arrived = scan->arrived;
     scan->arrived = scan->taken;
@@ -416,7 +414,7 @@ static struct scan *scan_new(struct nats_bus *bus)
         goto free_arrays;
     if (pthread_mutex_init(&scan->mutex, NULL) != 0)
         goto free_arrays;
-    if (event_bus_nats_cond_init(&scan->filled) != 0)
+    if (wb_cond_init(&scan->filled) != 0)
         goto destroy_mutex;
     if (event_bus_nats_trash_init(&scan->trash) != 0)
         goto destroy_filled;

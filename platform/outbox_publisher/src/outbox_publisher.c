@@ -98,14 +98,8 @@ void outbox_publisher_free(struct outbox_publisher *self)
 
 static wb_err sync_init(struct outbox_publisher *self)
 {
-    pthread_condattr_t attributes;
-
     (void)pthread_mutex_init(&self->mutex, NULL);
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    int rc = pthread_cond_init(&self->progress, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
-    return rc == 0 ? WB_OK : WB_NOMEM;
+    return wb_cond_init(&self->progress) == 0 ? WB_OK : WB_NOMEM;
 }
 
 static wb_err publisher_make(const struct outbox_publisher_options *options,
@@ -310,14 +304,13 @@ static size_t lane_behind(const struct outbox_publisher *self, int64_t id)
 
 static void wait_for_progress(struct outbox_publisher *self, int64_t id, int64_t deadline_ns)
 {
-    const struct timespec until = {.tv_sec = deadline_ns / WB_SEC, .tv_nsec = deadline_ns % WB_SEC};
-    int rc = 0;
+    bool waiting = true;
 
     for (size_t i = 0; i < self->lane_count; i++)
         outbox_publisher_lane_kick(self->lanes[i]);
     pthread_mutex_lock(&self->mutex);
-    while (rc == 0 && lane_behind(self, id) < self->lane_count)
-        rc = pthread_cond_timedwait(&self->progress, &self->mutex, &until);
+    while (waiting && lane_behind(self, id) < self->lane_count)
+        waiting = wb_cond_wait_until(&self->progress, &self->mutex, deadline_ns);
     pthread_mutex_unlock(&self->mutex);
 }
 

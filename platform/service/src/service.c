@@ -88,8 +88,7 @@ static void *keep_house(void *arg)
         service_api_reap(self->api);
         pthread_mutex_lock(&self->mutex);
         int64_t due = wb_mono_ns(wb_clock_system()) + WB_SEC;
-        struct timespec at = {due / WB_SEC, due % WB_SEC};
-        while (!self->stopping && pthread_cond_timedwait(&self->stop_cond, &self->mutex, &at) == 0)
+        while (!self->stopping && wb_cond_wait_until(&self->stop_cond, &self->mutex, due))
             ;
     }
     pthread_mutex_unlock(&self->mutex);
@@ -175,13 +174,8 @@ static wb_err start_rooms(struct service *self, struct event_bus *bus, struct wb
 
 static void init_locks(struct service *self)
 {
-    pthread_condattr_t attr;
-
     pthread_mutex_init(&self->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&self->stop_cond, &attr);
-    pthread_condattr_destroy(&attr);
+    (void)wb_cond_init(&self->stop_cond);
 }
 
 wb_err service_start(const struct config *config, struct event_bus *bus,

@@ -69,10 +69,9 @@ static void *run(void *ctx)
             if (self->files[i].next_mono_ns < next)
                 next = self->files[i].next_mono_ns;
         }
-        struct timespec at = {.tv_sec = next / WB_SEC, .tv_nsec = next % WB_SEC};
         pthread_mutex_lock(&self->mutex);
         if (!self->stopping)
-            pthread_cond_timedwait(&self->wake, &self->mutex, &at);
+            (void)wb_cond_wait_until(&self->wake, &self->mutex, next);
     }
     pthread_mutex_unlock(&self->mutex);
     return NULL;
@@ -99,13 +98,8 @@ static wb_err add_files(struct service_retention *self, struct wb_why *why)
 
 static void locks_init(struct service_retention *self)
 {
-    pthread_condattr_t monotonic;
-
     pthread_mutex_init(&self->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&self->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    (void)wb_cond_init(&self->wake);
 }
 
 static void retention_free(struct service_retention *self)

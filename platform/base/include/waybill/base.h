@@ -9,6 +9,7 @@
 #ifndef WAYBILL_BASE_H
 #define WAYBILL_BASE_H
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -191,6 +192,11 @@ static inline int64_t wb_wall_ns(const struct wb_clock *clock)
 {
     return clock->wall_ns(clock);
 }
+
+/** A condition variable that measures its time-outs by the monotonic clock; 0, or an errno. */
+int wb_cond_init(pthread_cond_t *cond);
+/** Wait until that time of the system's monotonic clock; false when it has come. mutex is held. */
+bool wb_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t mono_ns);
 
 /** "1h30m", "2m", "500ms", "10us", "1.5s" -> nanoseconds. A number without unit is refused. */
 bool wb_duration_parse(struct wb_str text, int64_t *ret_ns);
