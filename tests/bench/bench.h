@@ -100,6 +100,8 @@ struct raw {
     natsConnection *connection;
     struct tally tally;
     char inbox[64];
+    char last_id[WB_ID_TEXT];
+    bool like_outbox; /* with all the headers that an outbox sends */
 };
 
 static inline void raw_check(natsStatus status, const char *what)
@@ -109,13 +111,15 @@ static inline void raw_check(natsStatus status, const char *what)
     must(status == NATS_OK, what, NULL);
 }
 
-static inline void raw_connect(struct raw *raw, const char *url)
+/* at_once: each message is written by itself; else nats.c makes batches of them, which is faster.
+ */
+static inline void raw_connect(struct raw *raw, const char *url, bool at_once)
 {
     natsOptions *options;
 
     raw_check(natsOptions_Create(&options), "options");
     raw_check(natsOptions_SetURL(options, url), "url");
-    raw_check(natsOptions_SetSendAsap(options, true), "send asap");
+    raw_check(natsOptions_SetSendAsap(options, at_once), "send asap");
     raw_check(natsConnection_Connect(&raw->connection, options), "connect");
     natsOptions_Destroy(options);
     (void)snprintf(raw->inbox, sizeof(raw->inbox), "_INBOX.raw%d", (int)getpid());
@@ -150,6 +154,14 @@ static inline void raw_publish_one(struct raw *raw, size_t i, uint64_t expected,
     raw_check(natsMsg_Create(&msg, "pub.a", reply, payload, (int)size), "message");
     raw_check(natsMsgHeader_Set(msg, "Nats-Msg-Id", id_text), "header");
     raw_check(natsMsgHeader_Set(msg, "Nats-Expected-Last-Sequence", expected_text), "header");
+    if (raw->like_outbox) {
+        raw_check(natsMsgHeader_Set(msg, "waybill-source", "0123456789abcdef"), "header");
+        raw_check(natsMsgHeader_Set(msg, "waybill-row", expected_text), "header");
+        raw_check(natsMsgHeader_Set(msg, "waybill-key", "k777"), "header");
+        if (i > 0)
+            raw_check(natsMsgHeader_Set(msg, "Nats-Expected-Last-Msg-Id", raw->last_id), "header");
+        memcpy(raw->last_id, id_text, sizeof(raw->last_id));
+    }
     raw_check(natsConnection_PublishMsg(raw->connection, msg), "publish");
     natsMsg_Destroy(msg);
 }

@@ -20,10 +20,11 @@
 #include "waybill/event_bus_impl.h"
 
 #define LATENCIES   500
+#define PAUSE_US    8000 /* long enough for the publisher to mark and to go to sleep */
 #define IDLE_NS     (20 * WB_SEC)
 #define BACKLOG_NS  (1200 * WB_SEC)
-#define DRAIN_BYTES (48 << 20) /* in each round, at most */
-#define DRAIN_MAX   20000
+#define DRAIN_BYTES (192 << 20) /* in each round, at most: a start is not what is measured */
+#define DRAIN_MAX   50000
 
 static const char *const stream = "OUT";
 
@@ -135,21 +136,27 @@ static int64_t drain(struct bench *bench, struct store *store, size_t count)
 
 static void bench_size(struct bench *bench, struct raw *raw, size_t size)
 {
-    char raw_name[64], our_name[64];
-    struct rate raw_rate = {.name = raw_name}, our_rate = {.name = our_name};
+    char raw_name[64], same_name[64], our_name[64];
+    struct rate raw_rate = {.name = raw_name}, same_rate = {.name = same_name};
+    struct rate our_rate = {.name = our_name};
     size_t count = DRAIN_BYTES / size < DRAIN_MAX ? DRAIN_BYTES / size : DRAIN_MAX;
 
     (void)snprintf(raw_name, sizeof(raw_name), "raw nats.c, chained, %zu B", size);
+    (void)snprintf(same_name, sizeof(same_name), "the same with the outbox's headers, %zu B", size);
     (void)snprintf(our_name, sizeof(our_name), "outbox drain, %zu B", size);
     for (size_t round = 0; round < ROUNDS; round++) {
         struct store store;
+        raw->like_outbox = false;
         bench_raw_publish(raw, stream_last(bench), count, size, &raw_rate);
+        raw->like_outbox = true;
+        bench_raw_publish(raw, stream_last(bench), count, size, &same_rate);
         store_open(bench, bench->dir, &store);
         rows_add(&store, count, size);
         add_rate(&our_rate, count, drain(bench, &store, count));
         store_close(&store);
     }
     (void)print_rate(&raw_rate, NULL);
+    (void)print_rate(&same_rate, &raw_rate);
     (void)print_rate(&our_rate, &raw_rate);
 }
 
@@ -157,7 +164,7 @@ static void bench_drain(struct bench *bench)
 {
     struct raw raw = {0};
 
-    raw_connect(&raw, bench->server.url);
+    raw_connect(&raw, bench->server.url, false);
     bench_size(bench, &raw, 128);
     bench_size(bench, &raw, 1024);
     bench_size(bench, &raw, 16384);
@@ -223,7 +230,7 @@ struct watch {
     struct event_bus *inner;
     event_bus_published done;
     void *ctx;
-    int64_t acked_ns;
+    int64_t sent_ns, acked_ns;
     sem_t acked;
 };
 
@@ -245,6 +252,7 @@ static wb_err watch_publish(struct event_bus *base, const struct message *msg,
     struct watch *watch = (struct watch *)base;
 
     watch->done = done; /* one at a time */
+    watch->sent_ns = now();
     watch->ctx = ctx;
     return event_bus_publish_async(watch->inner, msg, options, watch_acked, watch, why);
 }
@@ -312,8 +320,9 @@ static void watch_init(struct watch *watch, struct event_bus *inner)
             NULL);
 }
 
-/* Microseconds from the return of COMMIT to the acknowledgement. */
-static double ack_once(struct store *store, struct outbox *outbox, struct watch *watch)
+/* Microseconds from the return of COMMIT to the acknowledgement, and until it was sent. */
+static double ack_once(struct store *store, struct outbox *outbox, struct watch *watch,
+                       double *ret_sent)
 {
     static const char payload[256];
     const struct outbox_event event = {.subject = wb_str("pub.a"),
@@ -327,6 +336,7 @@ static double ack_once(struct store *store, struct outbox *outbox, struct watch 
     outbox_wake(outbox);
     while (sem_wait(&watch->acked) != 0)
         continue;
+    *ret_sent = (double)(watch->sent_ns - committed) / 1e3;
     return (double)(watch->acked_ns - committed) / 1e3;
 }
 
@@ -353,7 +363,7 @@ static double sync_us(const char *dir)
 
 static void bench_ack_in(struct bench *bench, const char *dir)
 {
-    static double us[LATENCIES];
+    static double us[LATENCIES], sent[LATENCIES];
     struct watch watch = {.inner = NULL};
     struct wb_why why = {""};
     struct outbox *outbox;
@@ -364,22 +374,71 @@ static void bench_ack_in(struct bench *bench, const char *dir)
     must_ok(outbox_attach(db_handle(store.db), &outbox, &why), "attach", &why);
     struct outbox_publisher *publisher = publisher_start(store.path, &watch.base);
     for (size_t i = 0; i < LATENCIES; i++) {
-        us[i] = ack_once(&store, outbox, &watch);
-        usleep(8000); /* long enough for the publisher to mark and to go to sleep */
+        us[i] = ack_once(&store, outbox, &watch, &sent[i]);
+        usleep(PAUSE_US);
     }
     outbox_publisher_stop(publisher);
     event_bus_destroy(&watch.base);
     outbox_detach(outbox);
     store_close(&store);
-    (void)printf("commit to acknowledgement, files in %-32s p50 %6.0f us  p99 %6.0f us"
-                 "  (an fdatasync there: %.0f us)\n",
-                 dir, quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99), sync_us(dir));
+    (void)printf("commit to acknowledgement: p50 %6.0f us  p99 %6.0f us; of these until sent: "
+                 "p50 %4.0f us; files in %s, where an fdatasync takes %.0f us\n",
+                 quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99),
+                 quantile(sent, LATENCIES, 0.5), dir, sync_us(dir));
+}
+
+struct raw_answer {
+    sem_t came;
+    int64_t at_ns;
+};
+
+static void raw_answered(natsConnection *connection, natsSubscription *subscription, natsMsg *msg,
+                         void *ctx)
+{
+    struct raw_answer *answer = ctx;
+
+    (void)connection;
+    (void)subscription;
+    answer->at_ns = now();
+    natsMsg_Destroy(msg);
+    (void)sem_post(&answer->came);
+}
+
+/* The floor: one message at a time by nats.c itself, with neither a database nor a wake-up. */
+static void bench_ack_raw(struct bench *bench)
+{
+    static double us[LATENCIES];
+    struct raw raw = {0};
+    struct raw_answer answer;
+    natsSubscription *acks;
+    char wildcard[80];
+
+    (void)sem_init(&answer.came, 0, 0);
+    raw_connect(&raw, bench->server.url, true);
+    (void)snprintf(wildcard, sizeof(wildcard), "%s.*", raw.inbox);
+    raw_check(natsConnection_Subscribe(&acks, raw.connection, wildcard, raw_answered, &answer),
+              "subscribe");
+    raw_check(natsConnection_FlushTimeout(raw.connection, 2000), "flush");
+    uint64_t last = stream_last(bench);
+    for (size_t i = 0; i < LATENCIES; i++) {
+        int64_t start = now();
+        raw_publish_one(&raw, i, last + i, 256);
+        while (sem_wait(&answer.came) != 0)
+            continue;
+        us[i] = (double)(answer.at_ns - start) / 1e3;
+        usleep(PAUSE_US);
+    }
+    natsSubscription_Destroy(acks);
+    natsConnection_Destroy(raw.connection);
+    (void)printf("raw nats.c, one at a time: p50 %6.0f us  p99 %6.0f us\n",
+                 quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99));
 }
 
 static void bench_ack(struct bench *bench)
 {
     char memory[] = "/dev/shm/waybill-bench-XXXXXX";
 
+    bench_ack_raw(bench);
     bench_ack_in(bench, bench->dir);
     if (mkdtemp(memory) == NULL)
         return;

@@ -346,7 +346,7 @@ int main(void)
     must_ok(event_bus_memory_create(NULL, &memory), "memory bus", NULL);
     declare_all(nats);
     declare_all(memory);
-    raw_connect(&raw, server.url);
+    raw_connect(&raw, server.url, false);
     store_open(&normal_store, dir, "normal", DB_SYNC_NORMAL);
     store_open(&full_store, dir, "full", DB_SYNC_FULL);
 
