@@ -15,6 +15,7 @@
 #define HALTED_EVERY_NS (5 * WB_SEC)
 #define BACKOFF_MIN_NS  (50 * WB_MS)
 #define BACKOFF_MAX_NS  (2 * WB_SEC)
+#define OUTAGE_MAX_NS   (750 * WB_MS) /* what is back without a notice is used within a second */
 #define STOP_AFTER_NS   WB_SEC
 
 int64_t outbox_publisher_now_ns(const struct outbox_publisher_lane *lane)
@@ -86,9 +87,8 @@ void outbox_publisher_lane_go(struct outbox_publisher_lane *lane, outbox_publish
 
 void outbox_publisher_lane_outage(struct outbox_publisher_lane *lane, const char *text)
 {
-    lane->retry_mono_ns =
-        outbox_publisher_now_ns(lane) +
-        wb_backoff_ns(&lane->rng, lane->outages++, BACKOFF_MIN_NS, BACKOFF_MAX_NS);
+    lane->retry_mono_ns = outbox_publisher_now_ns(lane) +
+                          wb_backoff_ns(&lane->rng, lane->outages++, BACKOFF_MIN_NS, OUTAGE_MAX_NS);
     outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_OUTAGE, text);
 }
 

@@ -14,20 +14,22 @@
  *           others are accepted and counted, and each costs reading back what was in flight.
  *
  * Failure   What concerns every row - no connection, no answer, no stream, no room - is an outage:
- *           the stream is tried again after 50 ms, doubling to 2 s, each time by chance anything up
- *           to that; at once when the connection is back. It counts against no row. What concerns
- *           one row - too big, no subject, not permitted - counts an attempt against it; it is
- * tried again by chance within 400 ms, doubling to 60 s, and after max_attempts it is parked.
- *           Answers that leave open what the stream holds count for nothing: it is read back.
+ *           the stream is tried again after 50 ms, doubling to 750 ms, each time by chance anything
+ *           up to that; at once when the connection is back. It counts against no row. What
+ *           concerns one row - too big, no subject, not permitted - counts an attempt against it;
+ *           it is tried again by chance within 400 ms, doubling to 60 s, and after max_attempts it
+ *           is parked. Answers that leave open what the stream holds count for nothing: it is read
+ *           back.
  *
  * Loss      A stream that was rolled back, wiped, made anew, written over by others or has a hole
- * is noticed when the connection is back, and within 5 s otherwise. It is compared with the rows
- * that are kept, all of them: those that are missing go out again before any new one, in the order
- * of the table, as the same events (source, row, first 32 digits of msg_id). What was lost out of
- * the midst comes behind younger events, with the header waybill-late. What lay before the stream's
- * first sequence went by its limits or a purge and is not sent again. Rows that are no longer kept
- * cannot be; how many those may be, the incident says (outbox_incident). A bus that forgets when
- * its process ends is not given all history when it starts anew.
+ *           is noticed when the connection is back, and within 5 s otherwise. It is compared with
+ *           the rows that are kept, all of them: those that are missing go out again before any new
+ *           one, in the order of the table, as the same events (source, row, first 32 digits of
+ *           msg_id). What was lost out of the midst comes behind younger events, with the header
+ *           waybill-late. What lay before the stream's first sequence went by its limits or a purge
+ *           and is not sent again. Rows that are no longer kept cannot be; how many those may be,
+ *           the incident says (outbox_incident). A bus that forgets when its process ends is not
+ *           given all history when it starts anew.
  *
  * Restore   A database put back from a copy is noticed by events in the stream that it does not
  *           know. They are listed (outbox_orphan), the rest goes on from where the stream is, and
@@ -37,8 +39,8 @@
  *
  * Audit     Some time after they were published, rows are read back from the stream. Those that are
  *           there are confirmed (outbox_cursor.verified_id), which is what retention waits for;
- * what the stream has lost in its midst goes out again, and outbox_incident tells of it. What went
- * by the stream's own limits meanwhile counts as confirmed.
+ *           what the stream has lost in its midst goes out again, and outbox_incident tells of it.
+ *           What went by the stream's own limits meanwhile counts as confirmed.
  *
  * Time      Rows are due by the wall clock of the system as it was when the role was taken, carried
  * on by the monotonic clock and following corrections of less than a second. Steps send nothing
