@@ -43,10 +43,10 @@
  *           What went by the stream's own limits meanwhile counts as confirmed.
  *
  * Time      Rows are due by the wall clock of the system as it was when the role was taken, carried
- * on by the monotonic clock and following corrections of less than a second. Steps send nothing
- * early or late; the log tells of them, and the next to take the role (a restart, a takeover)
- * starts with the clock as it is then. Of many rows that wait the nearest are kept in memory, the
- * rest in the table.
+ *           on by the monotonic clock and following corrections of less than a second. Steps send
+ *           nothing early or late; the log tells of them, and the next to take the role (a restart,
+ *           a takeover) starts with the clock as it is then. Of many rows that wait the nearest are
+ *           kept in memory, the rest in the table.
  *
  * Cancel    What has a due time or stands aside is claimed in the table right before it is sent, so
  *           that outbox_cancel() is either in time or told that it is too late.
