@@ -314,6 +314,30 @@ static void stop_marks_what_is_acknowledged(void **state)
     assert_int_equal(fixture_health(&live->f).published, 0);
 }
 
+/* Whoever has a parked row sent again and then waits for the outbox, waits for that row, too. */
+static void flush_waits_for_what_was_set_aside_and_is_due(void **state)
+{
+    struct live *live = *state;
+    struct event_bus_stream_info info;
+
+    live_open(live);
+    for (uint64_t n = 1; n <= 30; n++) {
+        fixture_insert(&live->f, "a.x", "k", "p");
+        assert_ok(db_exec(live->f.db,
+                          "INSERT INTO outbox_exception(id, state, attempts, next_at)"
+                          " SELECT max(id), 'retry', 0, 1 FROM outbox",
+                          NULL));
+        assert_ok(db_exec(live->f.db,
+                          "UPDATE outbox_cursor SET last_id = (SELECT max(id) FROM outbox)", NULL));
+        fixture_start(&live->f);
+        assert_ok(outbox_publisher_flush(live->f.publisher, 10 * WB_SEC, NULL));
+        assert_ok(event_bus_stream_info(live->f.bus, "A", &info, NULL));
+        assert_int_equal(info.last_seq, n);
+        outbox_publisher_stop(live->f.publisher);
+        live->f.publisher = NULL;
+    }
+}
+
 static void writers_and_outages_lose_and_double_nothing(void **state)
 {
     struct live *live = *state;
@@ -399,6 +423,7 @@ int main(void)
         T(rows_of_the_sqlite3_shell_are_published),
         T(idle_publisher_costs_next_to_nothing),
         T(stop_marks_what_is_acknowledged),
+        T(flush_waits_for_what_was_set_aside_and_is_due),
         T(writers_and_outages_lose_and_double_nothing),
     };
     return cmocka_run_group_tests_name("outbox_publisher_threads", tests, NULL, NULL);

@@ -61,7 +61,7 @@ static bool schedule_due(const struct outbox_publisher_lane *lane)
            first->id <= outbox_publisher_done_id(lane);
 }
 
-static bool exceptions_due(const struct outbox_publisher_lane *lane)
+bool outbox_publisher_exceptions_wait(const struct outbox_publisher_lane *lane)
 {
     const struct outbox_publisher_exceptions *exceptions = &lane->exceptions;
 
@@ -75,7 +75,7 @@ static bool exceptions_due(const struct outbox_publisher_lane *lane)
 
 bool outbox_publisher_idle(const struct outbox_publisher_lane *lane)
 {
-    return batch_empty(lane) && lane->dry && !exceptions_due(lane) &&
+    return batch_empty(lane) && lane->dry && !outbox_publisher_exceptions_wait(lane) &&
            outbox_publisher_flight_count(lane->flight) == 0;
 }
 
@@ -195,7 +195,7 @@ static bool batch_fill(struct outbox_publisher_lane *lane)
     struct wb_why why = {.text = ""};
     int64_t before_id = lane->read_id;
 
-    if (!batch_empty(lane) || (lane->dry && !exceptions_due(lane)))
+    if (!batch_empty(lane) || (lane->dry && !outbox_publisher_exceptions_wait(lane)))
         return false;
     if (!outbox_publisher_suspect(lane))
         return false;

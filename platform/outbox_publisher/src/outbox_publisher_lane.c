@@ -220,8 +220,8 @@ static void report(struct outbox_publisher_lane *lane)
 {
     struct outbox_publisher *publisher = lane->publisher;
     struct outbox_publisher_report *out = &publisher->reports[lane->index];
-    bool settled =
-        lane->state == OUTBOX_PUBLISHER_DRAIN && lane->exceptions.lost == 0 && !lane->lost_left;
+    bool settled = lane->state == OUTBOX_PUBLISHER_DRAIN && lane->exceptions.lost == 0 &&
+                   !lane->lost_left && !outbox_publisher_exceptions_wait(lane);
     int64_t done_id = settled ? outbox_publisher_done_id(lane) : -1;
 
     pthread_mutex_lock(&publisher->mutex);

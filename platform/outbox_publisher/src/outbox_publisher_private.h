@@ -436,6 +436,8 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane);
 int64_t outbox_publisher_done_id(const struct outbox_publisher_lane *lane);
 /** Move the cursor behind what is acknowledged, and write the exceptions. */
 wb_err outbox_publisher_mark(struct outbox_publisher_lane *lane, struct wb_why *why);
+/** Of the rows that left the straight path some are due, or may be: the table has changed. */
+bool outbox_publisher_exceptions_wait(const struct outbox_publisher_lane *lane);
 /** Nothing to read, to send, or to wait for. */
 bool outbox_publisher_idle(const struct outbox_publisher_lane *lane);
 /** Nanoseconds until DRAIN has something to do by itself. */

@@ -119,7 +119,10 @@ wb_err outbox_publisher_fence(const char *path, const char *stream, struct wb_wh
 /** Manual mode: one step of every stream's machine; true if anything was done. */
 bool outbox_publisher_step(struct outbox_publisher *publisher);
 
-/** Wait until every row that was committed before the call is published or set aside. */
+/**
+ * Wait until every row that was committed before the call is published or set aside, and of those
+ * set aside every one that was due.
+ */
 wb_err outbox_publisher_flush(struct outbox_publisher *publisher, int64_t timeout_ns,
                               struct wb_why *why);
 
