@@ -260,6 +260,32 @@ static void foreign_message_in_a_burst_does_not_cost_the_order(void **state)
     event_bus_destroy(&wire->base);
 }
 
+/* ---- a limit --------------------------------------------------------------------------------- */
+
+static void new_rows_wait_while_too_many_are_set_aside(void **state)
+{
+    struct fixture *f = *state;
+    struct wb_why why;
+
+    f->options.max_set_aside = 3;
+    for (int i = 1; i <= 3; i++)
+        fixture_sql(f, "INSERT INTO outbox(subject, headers, payload)"
+                       " VALUES('a.x', 'no header', 'p')");
+    fixture_start(f);
+    fixture_run(f);
+    fixture_insert(f, "a.x", "", "good");
+    fixture_pass(f, 10 * WB_SEC);
+    assert_stream_holds(f, "A", "");
+    assert_non_null(strstr(fixture_health(f).problem, "3 rows are set aside, the limit is 3"));
+    assert_int_equal(fixture_health(f).state, OUTBOX_PUBLISHER_DRAIN);
+    assert_err(outbox_publisher_flush(f->publisher, 0, &why), WB_TIMEOUT);
+    assert_non_null(strstr(why.text, "the limit is 3"));
+    fixture_sql(f, "UPDATE outbox_exception SET state = 'cancelled' WHERE id = 2");
+    fixture_pass(f, 1100 * WB_MS);
+    assert_stream_holds(f, "A", "good");
+    assert_string_equal(fixture_health(f).problem, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +301,7 @@ int main(void)
         T(latest_wins_tries_no_older_row_while_a_younger_one_is_on_its_way),
         T(foreign_message_in_a_burst_does_not_cost_the_order),
         T(first_class_that_matches_counts),
+        T(new_rows_wait_while_too_many_are_set_aside),
     };
     return cmocka_run_group_tests_name("outbox_publisher_policy", tests, NULL, NULL);
 }

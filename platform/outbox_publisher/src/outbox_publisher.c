@@ -15,6 +15,7 @@
 
 #define WINDOW_DEFAULT       1000
 #define WINDOW_BYTES_DEFAULT (2U << 20)
+#define SET_ASIDE_DEFAULT    100000 /* some 12 MB of memory, more with keys of their own */
 #define ACK_TIMEOUT_NS       (5 * WB_SEC)
 #define ATTEMPTS_DEFAULT     10
 #define AUDIT_WAIT_NS        (300 * WB_SEC)
@@ -122,6 +123,7 @@ static wb_err publisher_make(const struct outbox_publisher_options *options,
     self->window_bytes = options->window_bytes > 0 ? options->window_bytes : WINDOW_BYTES_DEFAULT;
     self->audit_wait_ns = options->audit_wait_ns > 0 ? options->audit_wait_ns : AUDIT_WAIT_NS;
     self->ack_timeout_ns = options->ack_timeout_ns > 0 ? options->ack_timeout_ns : ACK_TIMEOUT_NS;
+    self->max_set_aside = options->max_set_aside > 0 ? options->max_set_aside : SET_ASIDE_DEFAULT;
     self->max_attempts = options->max_attempts > 0 ? options->max_attempts : ATTEMPTS_DEFAULT;
     self->classes = options->classes;
     self->class_count = options->class_count;

@@ -42,7 +42,7 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
     lane->probe = true;
     lane->unmarked = lane->unmarked_bytes = 0;
     lane->unmarked_mono_ns = 0;
-    lane->dry = false;
+    lane->dry = lane->aside_full = false;
     outbox_publisher_exceptions_land(&lane->exceptions);
     pass_set_aside(lane);
     outbox_publisher_audit_reset(lane);

@@ -189,6 +189,7 @@ struct outbox_publisher_lane {
     bool probe;            /* the next message goes alone, see window_open() */
     uint64_t chain_seq;    /* the sequence the next message expects to follow */
     char chain_msg_id[MESSAGE_ID_MAX + 1]; /* and the id of the message there; "": unknown */
+    bool aside_full;                       /* so many rows are set aside that no new one is read */
     bool dry; /* the last read found the end of the table; until something wakes us */
     int64_t exception_due_ms; /* when the next one falls due */
     int64_t news_mono_ns;     /* when something was last sent or answered */
@@ -231,6 +232,7 @@ struct outbox_publisher {
     size_t window, window_bytes;
     int64_t ack_timeout_ns;
     uint32_t max_attempts;
+    size_t max_set_aside;
     int64_t audit_wait_ns;
     const struct outbox_class *classes; /* borrowed */
     size_t class_count;

@@ -400,6 +400,30 @@ static wb_err aside_read(struct outbox_publisher_lane *lane, int64_t now_ms, str
     return err;
 }
 
+/* Nothing is dropped to make room: at the limit new rows stay where they are, and a person is told.
+ */
+static bool aside_full(struct outbox_publisher_lane *lane)
+{
+    const size_t limit = lane->publisher->max_set_aside;
+    struct wb_why why;
+
+    if (lane->exceptions.count < limit) {
+        if (lane->aside_full)
+            outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, NULL);
+        lane->aside_full = false;
+        return false;
+    }
+    (void)wb_fail(&why, WB_FULL,
+                  "%zu rows are set aside, the limit is %zu: no new row is sent; retry or discard "
+                  "those that are parked (waybill dlq)",
+                  lane->exceptions.count, limit);
+    if (!lane->aside_full)
+        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, why.text);
+    lane->aside_full = true;
+    lane->dry = true; /* when one of them goes, that wakes us */
+    return true;
+}
+
 static wb_err batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
 {
     int64_t now_ms = outbox_publisher_wall_ms(lane);
@@ -414,7 +438,7 @@ static wb_err batch_read(struct outbox_publisher_lane *lane, struct wb_why *why)
      * its key may follow in the chain. */
     bool losing = lane->lost_left || (lane->exceptions.lost > 0 && lane->batch.count > 0);
     if (err == WB_OK && !full && !losing &&
-        (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms))
+        (lane->exceptions.count == 0 || lane->exception_due_ms > now_ms) && !aside_full(lane))
         err = straight_read(lane, now_ms, why);
     return err == WB_OK ? outbox_publisher_batch_claim(lane, why) : err;
 }

@@ -67,21 +67,24 @@ extern "C" {
 struct outbox_publisher;
 
 struct outbox_publisher_options {
-    const char *path;             /* the database; its outbox tables are made if absent */
-    struct event_bus *bus;        /* borrowed until stop */
-    const char *const *streams;   /* names of the streams this outbox writes to; they need not exist
-                                     yet. A row belongs to the stream its column names, or to the one
-                                     whose subjects cover its subject; what none covers is retried
-                                     and shown as an exception */
-    size_t stream_count;          /* 1 to 16 */
-    const char *name;             /* of the outbox, in metrics and logs; NULL: the file's name */
-    size_t window;                /* sent and not yet marked, messages; 0: 1000 */
-    size_t window_bytes;          /* 0: 2 MiB */
-    int64_t ack_timeout_ns;       /* 0: 5 s */
-    int64_t audit_wait_ns;        /* what was published so long ago is read back; 0: 5 min. Shorter
-                                     than a server's sync interval, it tells little about power cuts */
-    uint32_t max_attempts;        /* of a row that is refused, before it is parked; 0: 10 */
-    const struct wb_clock *clock; /* NULL: the system's */
+    const char *path;           /* the database; its outbox tables are made if absent */
+    struct event_bus *bus;      /* borrowed until stop */
+    const char *const *streams; /* names of the streams this outbox writes to; they need not exist
+                                   yet. A row belongs to the stream its column names, or to the one
+                                   whose subjects cover its subject; what none covers is retried
+                                   and shown as an exception */
+    size_t stream_count;        /* 1 to 16 */
+    const char *name;           /* of the outbox, in metrics and logs; NULL: the file's name */
+    size_t window;              /* sent and not yet marked, messages; 0: 1000 */
+    size_t window_bytes;        /* 0: 2 MiB */
+    int64_t ack_timeout_ns;     /* 0: 5 s */
+    int64_t audit_wait_ns;      /* what was published so long ago is read back; 0: 5 min. Shorter
+                                   than a server's sync interval, it tells little about power cuts */
+    uint32_t max_attempts;      /* of a row that is refused, before it is parked; 0: 10 */
+    size_t max_set_aside;       /* rows of a stream that are refused, parked or blocked by one that
+                                   is; 0: 100 000. So many, or up to a batch more, and no new row
+                                   is read until one of them is sent or discarded */
+    const struct wb_clock *clock;       /* NULL: the system's */
     const struct outbox_class *classes; /* borrowed until stop; their policy counts here */
     size_t class_count;
     const char *repair; /* compare this stream, "*": every one, whole at the first look, also if its
