@@ -47,15 +47,6 @@ static void delivered(void *ctx, struct event_bus_delivery *delivery)
 
 /* ---- our bus --------------------------------------------------------------------------------- */
 
-static void declare(struct event_bus *bus, const char *name, const char *subject)
-{
-    const struct event_bus_stream_options options = {
-        .name = name, .subjects = &subject, .subject_count = 1};
-    struct wb_why why = {""};
-
-    must_ok(event_bus_declare_stream(bus, &options, EVENT_BUS_CREATE, &why), "declare", &why);
-}
-
 static uint64_t stream_last(struct event_bus *bus, const char *stream)
 {
     struct event_bus_stream_info info;
@@ -189,6 +180,15 @@ static void bench_bare_insert(struct store *store, size_t count, struct rate *ra
     must_ok(db_exec(store->db, "PRAGMA wal_checkpoint(TRUNCATE)", &why), "checkpoint", &why);
 }
 
+static void declare(struct event_bus *bus, const char *name, const char *subject)
+{
+    const struct event_bus_stream_options options = {
+        .name = name, .subjects = &subject, .subject_count = 1};
+    struct wb_why why = {""};
+
+    must_ok(event_bus_declare_stream(bus, &options, EVENT_BUS_CREATE, &why), "declare", &why);
+}
+
 static void bench_drain(struct event_bus *bus, const char *dir, size_t round, struct rate *rate)
 {
     static const char *const stream = "DRAIN";
@@ -196,8 +196,10 @@ static void bench_drain(struct event_bus *bus, const char *dir, size_t round, st
     struct wb_why why = {""};
     struct store store;
     char name[64];
-    uint64_t before = stream_last(bus, stream);
 
+    /* A database that is new to a stream reads first what that holds: there is nothing. */
+    must_ok(event_bus_delete_stream(bus, stream, &why), "delete", &why);
+    declare(bus, stream, "drain.>");
     (void)snprintf(name, sizeof(name), "drain-%s-%zu", event_bus_kind(bus), round);
     store_open(&store, dir, name, DB_SYNC_NORMAL);
     enqueue(&store, MESSAGES, 500);
@@ -207,7 +209,7 @@ static void bench_drain(struct event_bus *bus, const char *dir, size_t round, st
     must_ok(outbox_publisher_start(&options, &publisher, &why), "publisher", &why);
     must_ok(outbox_publisher_flush(publisher, DEADLINE_NS, &why), "flush", &why);
     add_rate(rate, MESSAGES, now() - start);
-    must(stream_last(bus, stream) == before + MESSAGES, "drain: every row stored once", NULL);
+    must(stream_last(bus, stream) == MESSAGES, "drain: every row stored once", NULL);
     outbox_publisher_stop(publisher);
     store_close(&store);
 }
