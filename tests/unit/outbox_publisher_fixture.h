@@ -181,19 +181,24 @@ static inline void assert_stream_holds(struct fixture *f, const char *stream, co
     wb_buf_free(&out);
 }
 
-/* "id state" of every exception, joined by blanks. */
-static inline void assert_exceptions(struct fixture *f, const char *expected)
+/* The first column of every row, joined by blanks. */
+static inline void assert_column(struct fixture *f, const char *sql, const char *expected)
 {
     struct sqlite3_stmt *stmt;
     struct wb_buf out = {0};
 
-    assert_ok(db_prepare(f->db, "SELECT id || ' ' || state FROM outbox_exception ORDER BY id",
-                         &stmt, NULL));
+    assert_ok(db_prepare(f->db, sql, &stmt, NULL));
     while (sqlite3_step(stmt) == SQLITE_ROW)
         wb_buf_printf(&out, "%s%s", out.len > 0 ? " " : "", sqlite3_column_text(stmt, 0));
     (void)sqlite3_finalize(stmt);
     assert_string_equal(out.ptr != NULL ? out.ptr : "", expected);
     wb_buf_free(&out);
+}
+
+/* "id state" of every exception. */
+static inline void assert_exceptions(struct fixture *f, const char *expected)
+{
+    assert_column(f, "SELECT id || ' ' || state FROM outbox_exception ORDER BY id", expected);
 }
 
 #endif /* OUTBOX_PUBLISHER_FIXTURE_H */

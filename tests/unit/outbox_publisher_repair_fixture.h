@@ -61,21 +61,11 @@ static inline void look(struct fixture *f)
     fixture_pass(f, 6 * WB_SEC);
 }
 
-/* "kind rows gone" of every incident, joined by blanks. */
+/* "kind rows gone" of every incident. */
 static inline void assert_incidents(struct fixture *f, const char *expected)
 {
-    struct sqlite3_stmt *stmt;
-    struct wb_buf out = {0};
-
-    assert_ok(db_prepare(f->db,
-                         "SELECT kind || ' ' || rows || ' ' || gone FROM outbox_incident"
-                         " ORDER BY id",
-                         &stmt, NULL));
-    while (sqlite3_step(stmt) == SQLITE_ROW)
-        wb_buf_printf(&out, "%s%s", out.len > 0 ? " " : "", sqlite3_column_text(stmt, 0));
-    (void)sqlite3_finalize(stmt);
-    assert_string_equal(out.ptr != NULL ? out.ptr : "", expected);
-    wb_buf_free(&out);
+    assert_column(f, "SELECT kind || ' ' || rows || ' ' || gone FROM outbox_incident ORDER BY id",
+                  expected);
 }
 
 /* Everything is well: the machine drains, the cursor stands at the end, nothing is left aside. */

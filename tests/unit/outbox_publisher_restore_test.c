@@ -61,21 +61,11 @@ static void run_all(struct fixture *f)
     fixture_pass(f, 300 * WB_MS);
 }
 
-/* "stream:row" of every orphan, joined by blanks. */
+/* "stream:row" of every orphan. */
 static void assert_orphans(struct fixture *f, const char *expected)
 {
-    struct sqlite3_stmt *stmt;
-    struct wb_buf out = {0};
-
-    assert_ok(db_prepare(f->db,
-                         "SELECT stream || ':' || row_id FROM outbox_orphan"
-                         " ORDER BY stream, sequence",
-                         &stmt, NULL));
-    while (sqlite3_step(stmt) == SQLITE_ROW)
-        wb_buf_printf(&out, "%s%s", out.len > 0 ? " " : "", sqlite3_column_text(stmt, 0));
-    (void)sqlite3_finalize(stmt);
-    assert_string_equal(out.ptr != NULL ? out.ptr : "", expected);
-    wb_buf_free(&out);
+    assert_column(f, "SELECT stream || ':' || row_id FROM outbox_orphan ORDER BY stream, sequence",
+                  expected);
 }
 
 /* " source/row ", as the message says it. */
