@@ -125,6 +125,28 @@ static void letters_of_another_file_come_once(void **state)
     bag_free(bag);
 }
 
+static void letters_keep_their_trace_context(void **state)
+{
+    struct fixture *from = *state;
+    struct fixture *to = NULL;
+
+    fixture_outbox(from);
+    fixture_sql(from, "UPDATE outbox SET traceparent = '00-17-01', headers = 'a: b' WHERE id = 2");
+    struct bag *bag = bag_of(from, "state = parked and id = 2");
+    assert_int_equal(fixture_setup((void **)&to), 0);
+    assert_imported(to, bag, 1, 0);
+    assert_value(to, "SELECT headers FROM outbox", "a: b\ntraceparent: 00-17-01");
+    bag_free(bag);
+    bag = bag_of(to, "state = parked");
+    assert_true(wb_str_eq(bag->letters[0].headers, wb_str("a: b\ntraceparent: 00-17-01")));
+    bag_free(bag);
+    fixture_sql(from, "UPDATE outbox SET headers = '' WHERE id = 2");
+    bag = bag_of(from, "state = parked and id = 2");
+    assert_true(wb_str_eq(bag->letters[0].headers, wb_str("traceparent: 00-17-01")));
+    bag_free(bag);
+    fixture_teardown((void **)&to);
+}
+
 static void events_imported_count_as_handled(void **state)
 {
     struct fixture *from = *state;
@@ -178,6 +200,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FIXTURE_TEST(letters_discarded_by_mistake_come_back),
         FIXTURE_TEST(letters_of_another_file_come_once),
+        FIXTURE_TEST(letters_keep_their_trace_context),
         FIXTURE_TEST(events_imported_count_as_handled),
         FIXTURE_TEST(letter_that_is_not_whole_takes_no_other_in),
     };

@@ -20,12 +20,18 @@
  * be read, ?4 is a consumer or empty.
  */
 /* clang-format off */
+/* As they go out: the trace context of a row stands in a column of its own. */
+#define HEADERS "ifnull(x.headers, o.headers)"
+#define SENT_HEADERS                                                                               \
+    HEADERS " || CASE WHEN o.traceparent = '' OR instr(lower(" HEADERS "), 'traceparent:') > 0"    \
+    " THEN '' ELSE CASE " HEADERS " WHEN '' THEN '' ELSE char(10) END"                             \
+    " || 'traceparent: ' || o.traceparent END"
 static const char publisher_sql[] =
     /* Rows behind one that is only in retry go on by themselves: no person is needed. */
     "WITH stopped(key) AS MATERIALIZED (SELECT o.key FROM main.outbox_exception e"
     "  JOIN main.outbox o ON o.id = e.id WHERE e.state = 'parked' AND o.key <> '')"
     " SELECT e.id, e.state, '', o.stream, ifnull(x.subject, o.subject), o.key,"
-    " ifnull(x.headers, o.headers), lower(hex(o.msg_id)),"
+    " " SENT_HEADERS ", lower(hex(o.msg_id)),"
     " (SELECT lower(hex(s.source)) FROM main.outbox_source s WHERE s.from_id <= e.id"
     "  ORDER BY s.from_id DESC LIMIT 1),"
     " e.id, 0, e.attempts, o.created, o.created, ifnull(e.next_at, 0), e.error, '',"

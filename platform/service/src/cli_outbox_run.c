@@ -211,7 +211,10 @@ static wb_err fail_stuck(struct run *run, const struct outbox_publisher_health *
                    health->problem);
 }
 
-/* Until all is published or set aside; gives up after --timeout without progress. */
+/*
+ * Until all is published or set aside; gives up after --timeout without progress, which reading back
+ * is, too: a stream that is new to the outbox is read before any is written to.
+ */
 static wb_err flush(struct run *run)
 {
     const struct wb_clock *clock = wb_clock_system();
@@ -221,9 +224,10 @@ static wb_err flush(struct run *run)
 
     while (outbox_publisher_flush(run->publisher, FLUSH_NS, NULL) != WB_OK) {
         outbox_publisher_health(run->publisher, &health);
-        if (health.published > seen)
+        uint64_t progress = health.published + health.scanned;
+        if (progress > seen)
             quiet_since = wb_mono_ns(clock);
-        seen = health.published;
+        seen = progress;
         if (health.state == OUTBOX_PUBLISHER_HALTED ||
             wb_mono_ns(clock) - quiet_since >= run->cli->timeout_ns)
             return fail_stuck(run, &health);

@@ -200,9 +200,9 @@ wb_err dead_letter_retry(struct db *db, const struct dead_letter_selection *sele
                          struct wb_why *why);
 
 /**
- * Give the letters up. act->reason must not be empty: WB_INVALID. A publisher's row becomes
- * 'cancelled' and stays in the outbox; a consumer's letter is deleted. Rows that were blocked by it
- * go on.
+ * Give the letters up. act->reason must not be empty: WB_INVALID. A publisher's row that is parked
+ * becomes 'cancelled' and stays in the outbox; a consumer's letter, parked or in retry, is deleted.
+ * Rows that were blocked by it go on.
  */
 wb_err dead_letter_discard(struct db *db, const struct dead_letter_selection *selection,
                            const struct dead_letter_act *act, struct dead_letter_result *ret_result,
