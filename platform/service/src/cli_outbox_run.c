@@ -212,8 +212,8 @@ static wb_err fail_stuck(struct run *run, const struct outbox_publisher_health *
 }
 
 /*
- * Until all is published or set aside; gives up after --timeout without progress, which reading back
- * is, too: a stream that is new to the outbox is read before any is written to.
+ * Until all is published or set aside; gives up after --timeout without progress, which reading
+ * back is, too: a stream that is new to the outbox is read before any is written to.
  */
 static wb_err flush(struct run *run)
 {
