@@ -102,6 +102,7 @@ void fault_prove_checker(sqlite3 *gathered);
 
 struct fault_report {
     uint64_t kills, points, server_kills, pauses, fences, transactions, events;
+    uint64_t keys_aside; /* bit k: key k had a row that was put aside, and so comes late */
     int64_t started_ns;
     size_t broken;
 };

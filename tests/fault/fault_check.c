@@ -49,9 +49,15 @@ static const struct {
      "SELECT 'row ' || row_id FROM stream GROUP BY row_id HAVING count(DISTINCT msg_id) > 1"},
     {"parked-1", "what no bus takes is parked, and nothing else is",
      "SELECT 'row ' || id FROM outbox WHERE (key = 99) <> (id IN (SELECT id FROM parked))"},
-    {"order-1", "the stream holds the rows in their order",
+    {"order-1", "the stream holds the rows in their order, but for keys that had to wait",
      "SELECT 'seq ' || seq FROM (SELECT seq, row_id, lag(row_id) OVER (ORDER BY seq) AS before"
-     " FROM stream) WHERE before >= row_id"},
+     " FROM stream WHERE row_id NOT IN (SELECT id FROM outbox WHERE key IN (SELECT key FROM "
+     "aside)))"
+     " WHERE before >= row_id"},
+    {"order-3", "the stream holds the rows of each key in their order",
+     "SELECT 'seq ' || seq FROM (SELECT s.seq, s.row_id, lag(s.row_id) OVER"
+     " (PARTITION BY o.key ORDER BY s.seq) AS before FROM stream s JOIN outbox o"
+     " ON o.id = s.row_id) WHERE before >= row_id"},
     {"order-2", "the effects of a key follow each other without a gap",
      "SELECT 'effect ' || id || ' of key ' || key FROM (SELECT id, key, n, lag(n, 1, 0) OVER"
      " (PARTITION BY key ORDER BY id) AS before FROM effect) WHERE n <> before + 1"},

@@ -10,6 +10,8 @@ static const char schema[] =
     "CREATE TABLE work(tx TEXT, key INTEGER, n INTEGER);"
     "CREATE TABLE outbox(id INTEGER, msg_id TEXT, tx TEXT, key INTEGER, n INTEGER, payload TEXT);"
     "CREATE TABLE parked(id INTEGER);"
+    "CREATE TABLE aside(key INTEGER);" /* keys of rows that waited on their way, with those behind
+                                        */
     "CREATE TABLE stream(seq INTEGER, msg_id TEXT, row_id INTEGER, payload TEXT);"
     "CREATE TABLE effect(id INTEGER, msg_id TEXT, key INTEGER, n INTEGER, payload TEXT);"
     "CREATE TABLE follow(msg_id TEXT);"
@@ -176,7 +178,13 @@ void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
                     struct fault_report *report)
 {
     sqlite3 *gathered = fault_gather(paths, bus);
+    char sql[64];
 
+    for (unsigned key = 0; key < FAULT_KEYS; key++) {
+        (void)snprintf(sql, sizeof(sql), "INSERT INTO aside VALUES(%u)", key);
+        if ((report->keys_aside >> key & 1) != 0)
+            run(gathered, sql);
+    }
     report->broken = fault_check(gathered, false);
     if (report->broken == 0)
         fault_prove_checker(gathered);

@@ -53,6 +53,28 @@ static void start_parts(struct run *self)
         self->consumer = fault_consumer_start(&self->paths, self->bus, clock);
 }
 
+/*
+ * A row that was being sent by itself when a process ended, twice, may be what ends it: it waits,
+ * and the younger ones of its key with it, while others go on.
+ */
+static void note_aside(struct run *self)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *stmt = NULL;
+
+    fault_must(sqlite3_open(self->paths.producer, &db) == SQLITE_OK &&
+                   sqlite3_prepare_v2(db,
+                                      "SELECT CAST(substr(o.key, 8) AS INTEGER)"
+                                      " FROM outbox_exception e JOIN outbox o USING (id)"
+                                      " WHERE e.crashes > 0",
+                                      -1, &stmt, NULL) == SQLITE_OK,
+               "memory: look at the rows put aside");
+    while (sqlite3_step(stmt) == SQLITE_ROW)
+        self->report.keys_aside |= UINT64_C(1) << sqlite3_column_int(stmt, 0);
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
+}
+
 /* What a dead process leaves behind is its files; the rest is let go as the kernel would. */
 static void bury(struct run *self)
 {
@@ -108,6 +130,7 @@ static void run_into(struct run *self, const char *point, unsigned passages)
     crash.passages = 0;
     bury(self);
     start_parts(self);
+    note_aside(self);
 }
 
 static void settle(struct run *self)
