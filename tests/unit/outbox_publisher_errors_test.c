@@ -144,6 +144,21 @@ static void outage_of_thirty_minutes_burns_no_attempts_and_parks_nothing(void **
     }
 }
 
+/* The pauses are by chance, so it is tried often. */
+static void stream_that_is_back_is_used_within_a_second(void **state)
+{
+    struct answering *self = *state;
+
+    fixture_start(self->f);
+    peace(self, 20 * WB_MS);
+    for (int n = 1; n <= 20; n++) {
+        fixture_insert(self->f, "a.x", "", "p");
+        trouble(self, WB_FULL, 10 * WB_SEC);
+        peace(self, WB_SEC);
+        assert_int_equal(fixture_int(self->f, "SELECT last_id FROM outbox_cursor"), n);
+    }
+}
+
 static void disconnection_of_thirty_minutes_burns_nothing_and_ends_at_once(void **state)
 {
     struct answering *self = *state;
@@ -193,6 +208,7 @@ int main(void)
         cmocka_unit_test(every_error_has_its_class),
         T(only_errors_of_a_row_count_attempts),
         T(outage_of_thirty_minutes_burns_no_attempts_and_parks_nothing),
+        T(stream_that_is_back_is_used_within_a_second),
         T(disconnection_of_thirty_minutes_burns_nothing_and_ends_at_once),
         T(refused_row_is_tried_after_pauses_by_chance_that_grow),
     };

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const int64_t LOOK_NS = 100 * WB_MS;
 static const int64_t LOOK_SOON_NS = 20 * WB_MS; /* while the log is large and growing */

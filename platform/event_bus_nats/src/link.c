@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define BACKOFF_MIN_NS (50 * WB_MS)
 #define BACKOFF_MAX_NS (2 * WB_SEC)

@@ -1,5 +1,6 @@
 /* Rows from the table into memory: a batch is copied at once, so that no statement stays open while
  * the lane talks to the bus. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -413,14 +414,15 @@ static bool aside_full(struct outbox_publisher_lane *lane)
         lane->aside_full = false;
         return false;
     }
-    (void)wb_fail(&why, WB_FULL,
-                  "%zu rows are set aside, the limit is %zu: no new row is sent; retry or discard "
-                  "those that are parked (waybill dlq)",
-                  lane->exceptions.count, limit);
-    if (!lane->aside_full)
-        outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, why.text);
-    lane->aside_full = true;
     lane->dry = true; /* when one of them goes, that wakes us */
+    if (lane->aside_full)
+        return true;
+    lane->aside_full = true;
+    (void)snprintf(why.text, sizeof(why.text),
+                   "%zu rows are set aside, the limit is %zu: no new row is sent; retry or discard "
+                   "those that are parked (waybill dlq)",
+                   lane->exceptions.count, limit);
+    outbox_publisher_lane_go(lane, OUTBOX_PUBLISHER_DRAIN, why.text);
     return true;
 }
 

@@ -142,7 +142,9 @@ struct wb_buf {
 
 /** Append. A failure is remembered in ->failed, so a chain of appends is checked once. */
 void wb_buf_add(struct wb_buf *buf, const void *data, size_t len);
+/** The same with a NUL-terminated text. */
 void wb_buf_str(struct wb_buf *buf, const char *text);
+/** The same with what printf() would print. */
 void wb_buf_printf(struct wb_buf *buf, const char *format, ...) WB_PRINTF(2, 3);
 
 /** Append text as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */

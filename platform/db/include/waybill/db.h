@@ -149,6 +149,12 @@ wb_err db_barrier_sync(struct db_barrier *barrier, struct wb_why *why);
  */
 struct db_checkpointer;
 
+/**
+ * Start its thread for the database at path, with a connection of its own.
+ *
+ * @param observe  for its metrics; NULL: none. Borrowed until stop.
+ * @return what db_open() returns; WB_NOMEM.
+ */
 wb_err db_checkpointer_start(const char *path, struct observe *observe,
                              struct db_checkpointer **ret_checkpointer, struct wb_why *why);
 /** End its thread and free it. NULL does nothing. */

@@ -176,6 +176,7 @@ struct dead_letter_selection {
  */
 wb_err dead_letter_select(struct db *db, const struct dead_letter_query *query,
                           struct dead_letter_selection *ret_selection, struct wb_why *why);
+/** Empty it; it can be used again. */
 void dead_letter_selection_free(struct dead_letter_selection *selection);
 
 /* Who does it and why, for the operator log. */

@@ -307,6 +307,7 @@ struct event_bus_subscription_info {
     size_t unsettled; /* handed out, not yet settled */
 };
 
+/** The counts of this moment. From any thread, until the subscription is ended. */
 void event_bus_subscription_info(struct event_bus_subscription *subscription,
                                  struct event_bus_subscription_info *ret_info);
 

@@ -229,6 +229,10 @@ struct outbox_filter {
     struct wb_str pattern; /* only subjects it matches; {NULL, 0}: all */
 };
 
+/**
+ * Rows by rising id, each handed to visit. WB_NOT_FOUND when the database has no outbox, WB_INVALID
+ * for a pattern that is none, WB_UNSUPPORTED, and what reading a database may return (db_error()).
+ */
 wb_err outbox_list(struct sqlite3 *handle, const struct outbox_filter *filter, outbox_visit visit,
                    void *ctx, struct wb_why *why);
 

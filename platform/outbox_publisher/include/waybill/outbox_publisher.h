@@ -94,6 +94,13 @@ struct outbox_publisher_options {
     struct observe *observe; /* NULL: none */
 };
 
+/**
+ * Start to publish, one thread for each stream unless manual. A bus that is away or a stream that
+ * is missing is no error here: health tells.
+ *
+ * @return WB_INVALID (streams, window), WB_UNSUPPORTED (tables of a newer version), what db_open()
+ *         returns, WB_NOMEM.
+ */
 wb_err outbox_publisher_start(const struct outbox_publisher_options *options,
                               struct outbox_publisher **ret_publisher, struct wb_why *why);
 
@@ -144,6 +151,7 @@ typedef enum outbox_publisher_state {
     OUTBOX_PUBLISHER_RESTORE /* the database has gone back in time: finds out how far */
 } outbox_publisher_state;
 
+/** In lower case, as status, logs and --json say it; "unknown" for no state. Static. */
 const char *outbox_publisher_state_name(outbox_publisher_state state);
 
 struct outbox_publisher_health {
@@ -161,6 +169,7 @@ struct outbox_publisher_health {
     char problem[512];    /* what keeps it from draining; "" */
 };
 
+/** How it is at this moment. From any thread, until stop. */
 void outbox_publisher_health(struct outbox_publisher *publisher,
                              struct outbox_publisher_health *ret_health);
 
