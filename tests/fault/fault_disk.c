@@ -156,7 +156,8 @@ static void paths_make(struct disk *self)
 
 static void store_of(struct disk *self, const char *program, uint64_t count)
 {
-    const struct fault_processes_options options = {.dir = self->app, .server_dir = self->broker};
+    const struct fault_processes_options options = {
+        .dir = self->app, .server_dir = self->broker, .keeps_all = true};
 
     paths_make(self);
     (void)setenv("FAULT_HISTORY", self->history, 1);

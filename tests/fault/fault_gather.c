@@ -4,12 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char schema[] =
     "CREATE TABLE tx(tx TEXT PRIMARY KEY, phase TEXT);"
     "CREATE TABLE work(tx TEXT, key INTEGER, n INTEGER);"
     "CREATE TABLE outbox(id INTEGER, msg_id TEXT, tx TEXT, key INTEGER, n INTEGER, payload TEXT);"
     "CREATE TABLE parked(id INTEGER);"
+    "CREATE TABLE archived(id INTEGER);"
+    "CREATE TABLE ended(id INTEGER PRIMARY KEY, state TEXT);" /* 'cancelled', 'expired' */
     "CREATE TABLE aside(key INTEGER);" /* keys of rows that waited on their way, with those behind
                                         */
     "CREATE TABLE stream(seq INTEGER, msg_id TEXT, row_id INTEGER, payload TEXT);"
@@ -39,28 +42,54 @@ static void word(sqlite3_context *context, int count, sqlite3_value **values)
         sqlite3_result_text(context, text, (int)strcspn(text, " "), SQLITE_TRANSIENT);
 }
 
+/* What lies in the files, as one; of an archive that was never begun an empty one. */
+static wb_err attach(sqlite3 *db, const struct fault_paths *paths)
+{
+    bool archived = access(paths->archive, F_OK) == 0;
+    char *sql =
+        sqlite3_mprintf("ATTACH %Q AS producer; ATTACH %Q AS consumer; ATTACH %Q AS archive;"
+                        "CREATE TEMP TABLE outbox_archive(id, msg_id, state, payload)",
+                        paths->producer, paths->consumer, archived ? paths->archive : ":memory:");
+    int code = sqlite3_busy_timeout(db, 5000);
+
+    if (code == SQLITE_OK)
+        code = sqlite3_exec(db, sql, NULL, NULL, NULL);
+    sqlite3_free(sql);
+    if (code == SQLITE_OK &&
+        sqlite3_table_column_metadata(db, "archive", "outbox_archive", NULL, NULL, NULL, NULL, NULL,
+                                      NULL) == SQLITE_OK)
+        code = sqlite3_exec(db, "DROP TABLE temp.outbox_archive", NULL, NULL, NULL);
+    return code == SQLITE_OK ? WB_OK : WB_IO;
+}
+
+/* Rows that are not to be sent (any more). */
+#define ENDED                                                                                      \
+    "(SELECT id, lower(hex(o.msg_id)) AS msg_id, e.state FROM producer.outbox_exception e"         \
+    " JOIN producer.outbox o USING (id) WHERE e.state IN ('cancelled', 'expired')"                 \
+    " UNION SELECT id, lower(hex(msg_id)), state FROM outbox_archive"                              \
+    " WHERE state IN ('cancelled', 'expired'))"
+
 static void gather_databases(sqlite3 *db, const struct fault_paths *paths)
 {
-    char *attach = sqlite3_mprintf("ATTACH %Q AS producer; ATTACH %Q AS consumer", paths->producer,
-                                   paths->consumer);
     fault_must(sqlite3_create_function(db, "word", 2, SQLITE_UTF8, NULL, word, NULL, NULL) ==
-                   SQLITE_OK,
-               "gather: function");
-    run(db, attach);
-    sqlite3_free(attach);
+                       SQLITE_OK &&
+                   attach(db, paths) == WB_OK,
+               "gather: %s", sqlite3_errmsg(db));
     run(db, "INSERT INTO main.work SELECT tx, key, n FROM producer.work;"
-            "INSERT INTO main.outbox SELECT id, lower(hex(msg_id)),"
-            " word(CAST(payload AS TEXT), 0), CAST(word(CAST(payload AS TEXT), 1) AS INTEGER),"
-            " CAST(word(CAST(payload AS TEXT), 2) AS INTEGER), CAST(payload AS TEXT)"
-            " FROM producer.outbox;"
+            "INSERT INTO main.outbox SELECT id, lower(hex(msg_id)), word(payload, 0),"
+            " CAST(word(payload, 1) AS INTEGER), CAST(word(payload, 2) AS INTEGER), payload FROM"
+            " (SELECT id, msg_id, CAST(payload AS TEXT) AS payload FROM producer.outbox"
+            " UNION SELECT id, msg_id, CAST(payload AS TEXT) FROM outbox_archive);"
             "INSERT INTO main.parked SELECT id FROM producer.outbox_exception"
             " WHERE state = 'parked';"
+            "INSERT INTO main.archived SELECT id FROM outbox_archive;"
+            "INSERT INTO main.ended SELECT id, state FROM " ENDED ";"
             "INSERT INTO main.effect SELECT id, substr(msg_id, 1, 32),"
             " CAST(word(payload, 1) AS INTEGER), CAST(word(payload, 2) AS INTEGER), payload FROM "
             "consumer.effect;"
             "INSERT INTO main.follow SELECT substr(CAST(payload AS TEXT), 1, 32)"
             " FROM consumer.outbox;"
-            "DETACH producer; DETACH consumer");
+            "DETACH producer; DETACH consumer; DETACH archive");
 }
 
 /* The last phase told of a transaction counts; one that was only begun is of unknown outcome. */
@@ -136,29 +165,25 @@ sqlite3 *fault_gather(const struct fault_paths *paths, struct event_bus *bus)
     return db;
 }
 
-static int64_t count(const char *path, const char *sql)
-{
-    sqlite3 *db = NULL;
-    sqlite3_stmt *stmt = NULL;
-    int64_t value = -1;
-
-    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
-        sqlite3_busy_timeout(db, 5000) == SQLITE_OK &&
-        sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW)
-        value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    sqlite3_close(db);
-    return value;
-}
-
+/* Each event is one row of work; of those that ended some were handled before. */
 int64_t fault_behind(const struct fault_paths *paths)
 {
-    int64_t rows = count(paths->producer, "SELECT count(*) FROM outbox WHERE"
-                                          " subject <> 'fault.poison'");
-    int64_t effects = count(paths->consumer, "SELECT count(*) FROM effect");
+    static const char sql[] =
+        "SELECT (SELECT count(*) FROM producer.work WHERE key NOT IN (97, 99))"
+        " - (SELECT count(*) FROM consumer.effect)"
+        " - (SELECT count(*) FROM " ENDED
+        " WHERE msg_id NOT IN (SELECT substr(msg_id, 1, 32) FROM consumer.effect))";
+    sqlite3 *db = NULL;
+    sqlite3_stmt *stmt = NULL;
+    int64_t behind = INT64_MAX;
 
-    return rows < 0 || effects < 0 ? INT64_MAX : rows - effects;
+    if (sqlite3_open(":memory:", &db) == SQLITE_OK && attach(db, paths) == WB_OK &&
+        sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        behind = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
+    return behind;
 }
 
 uint64_t fault_rows(sqlite3 *db, const char *sql)
@@ -190,5 +215,7 @@ void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
         fault_prove_checker(gathered);
     report->transactions = fault_rows(gathered, "SELECT count(*) FROM tx");
     report->events = fault_rows(gathered, "SELECT count(*) FROM outbox");
+    report->archived = fault_rows(gathered, "SELECT count(*) FROM archived");
+    report->ended = fault_rows(gathered, "SELECT count(*) FROM ended");
     sqlite3_close(gathered);
 }

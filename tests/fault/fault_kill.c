@@ -87,9 +87,12 @@ static void kill_at_random(struct fault_processes *self, uint64_t kills)
 /* The role whose code has the point: "event_consumer.claimed" is the consumer's. */
 static enum fault_role role_of(const char *point)
 {
-    return strncmp(point, "event_consumer.", 15) == 0 ? FAULT_CONSUMER : FAULT_PUBLISHER;
+    if (strncmp(point, "event_consumer.", 15) == 0)
+        return FAULT_CONSUMER;
+    return strncmp(point, "outbox_retention.", 17) == 0 ? FAULT_RETENTION : FAULT_PUBLISHER;
 }
 
+/* The role does not run afterwards. */
 static void crash_at(struct fault_processes *self, const char *point, unsigned passage)
 {
     enum fault_role role = role_of(point);
@@ -106,16 +109,20 @@ static void crash_at(struct fault_processes *self, const char *point, unsigned p
     }
     fault_must(WIFEXITED(status) && WEXITSTATUS(status) == 137, "crash point %s: status %d", crash,
                status);
+    self->pids[role] = 0;
     self->report.points++;
-    fault_process_start(self, role, NULL);
 }
 
 static void crash_everywhere(struct fault_processes *self)
 {
     fault_process_kill(self, FAULT_STANDBY); /* or it would have the role, and pass the points */
     for (size_t i = 0; i < fault_point_count; i++) {
-        crash_at(self, fault_points[i], 1);
-        crash_at(self, fault_points[i], 4);
+        const struct fault_point *point = &fault_points[i];
+        crash_at(self, point->name, 1);
+        if (point->later > 0)
+            crash_at(self, point->name, point->later);
+        if (i + 1 == fault_point_count || role_of(point[1].name) != role_of(point->name))
+            fault_process_start(self, role_of(point->name), NULL);
     }
 }
 

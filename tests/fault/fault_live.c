@@ -30,7 +30,8 @@ bool fault_live_published(struct fault_live *self, int64_t last_row)
     outbox_publisher_health(self->publisher, &health);
     return health.state == OUTBOX_PUBLISHER_DRAIN &&
            fault_live_ask(self, "SELECT last_id FROM outbox_cursor") >= last_row &&
-           fault_live_ask(self, "SELECT count(*) FROM outbox_exception") == 0;
+           fault_live_ask(self, "SELECT count(*) FROM outbox_exception WHERE state NOT IN"
+                                " ('waiting', 'expired', 'cancelled')") == 0;
 }
 
 void fault_live_say(struct fault_live *self, const char *what)

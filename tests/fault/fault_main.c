@@ -14,24 +14,32 @@
 #include "fault_network.h"
 #include "fault_power.h"
 
-const char *const fault_points[] = {
-    "outbox_publisher.read",  "outbox_publisher.synced",      "outbox_publisher.sent",
-    "outbox_publisher.acked", "outbox_publisher.before_mark", "outbox_publisher.marked",
-    "event_consumer.claimed", "event_consumer.handled",       "event_consumer.committed",
+const struct fault_point fault_points[] = {
+    {"outbox_publisher.read", 4},        {"outbox_publisher.claimed", 4},
+    {"outbox_publisher.synced", 4},      {"outbox_publisher.sent", 4},
+    {"outbox_publisher.acked", 4},       {"outbox_publisher.settled", 0},
+    {"outbox_publisher.before_mark", 4}, {"outbox_publisher.marked", 4},
+    {"outbox_publisher.audited", 4},     {"event_consumer.claimed", 4},
+    {"event_consumer.handled", 4},       {"event_consumer.committed", 4},
+    {"outbox_retention.archived", 4},    {"outbox_retention.deleted", 4},
+    {"outbox_retention.purged", 4},
 };
 const size_t fault_point_count = sizeof(fault_points) / sizeof(fault_points[0]);
 
 static size_t report(const char *part, uint64_t seed, const struct fault_report *report)
 {
-    (void)printf("%s, seed %llu: %llu kills, %llu crash points, %llu kills of the server, %llu "
-                 "pauses, %llu fenced; %llu transactions, %llu events in %llu s: %s\n",
-                 part, (unsigned long long)seed, (unsigned long long)report->kills,
-                 (unsigned long long)report->points, (unsigned long long)report->server_kills,
-                 (unsigned long long)report->pauses, (unsigned long long)report->fences,
-                 (unsigned long long)report->transactions, (unsigned long long)report->events,
-                 (unsigned long long)((fault_now_ns() - report->started_ns) / WB_SEC),
-                 report->broken == 0 ? "0 lost, 0 doubled, 0 out of order, 0 phantoms"
-                                     : "INVARIANTS BROKEN, see above");
+    (void)printf(
+        "%s, seed %llu: %llu kills, %llu crash points, %llu kills of the server, %llu "
+        "pauses, %llu fenced; %llu transactions, %llu events (%llu archived, %llu ended unsent) "
+        "in %llu s: %s\n",
+        part, (unsigned long long)seed, (unsigned long long)report->kills,
+        (unsigned long long)report->points, (unsigned long long)report->server_kills,
+        (unsigned long long)report->pauses, (unsigned long long)report->fences,
+        (unsigned long long)report->transactions, (unsigned long long)report->events,
+        (unsigned long long)report->archived, (unsigned long long)report->ended,
+        (unsigned long long)((fault_now_ns() - report->started_ns) / WB_SEC),
+        report->broken == 0 ? "0 lost, 0 doubled, 0 out of order, 0 phantoms"
+                            : "INVARIANTS BROKEN, see above");
     (void)fflush(stdout);
     return report->broken;
 }

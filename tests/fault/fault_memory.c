@@ -13,6 +13,7 @@
 #include <waybill/event_bus_memory.h>
 #include <waybill/event_consumer.h>
 #include <waybill/outbox_publisher.h>
+#include <waybill/outbox_retention.h>
 
 #include "test_support.h"
 
@@ -39,7 +40,8 @@ struct run {
     struct fault_writer *writer;
     struct outbox_publisher *publisher;
     struct event_consumer *consumer;
-    bool in_consumer; /* which of the two a crash hit */
+    struct outbox_retention *retention;
+    enum { IN_PUBLISHER, IN_CONSUMER, IN_RETENTION } in; /* which of them a crash hits */
     struct fault_report report;
 };
 
@@ -51,6 +53,8 @@ static void start_parts(struct run *self)
         self->publisher = fault_publisher_start(&self->paths, self->bus, clock);
     if (self->consumer == NULL)
         self->consumer = fault_consumer_start(&self->paths, self->bus, clock);
+    if (self->retention == NULL)
+        self->retention = fault_retention_start(&self->paths, clock);
 }
 
 /*
@@ -66,7 +70,7 @@ static void note_aside(struct run *self)
                    sqlite3_prepare_v2(db,
                                       "SELECT CAST(substr(o.key, 8) AS INTEGER)"
                                       " FROM outbox_exception e JOIN outbox o USING (id)"
-                                      " WHERE e.crashes > 0",
+                                      " WHERE e.crashes > 0 AND o.key <> ''",
                                       -1, &stmt, NULL) == SQLITE_OK,
                "memory: look at the rows put aside");
     while (sqlite3_step(stmt) == SQLITE_ROW)
@@ -78,20 +82,28 @@ static void note_aside(struct run *self)
 /* What a dead process leaves behind is its files; the rest is let go as the kernel would. */
 static void bury(struct run *self)
 {
-    if (self->in_consumer) {
-        event_consumer_stop(self->consumer);
-        self->consumer = NULL;
-    } else {
+    switch (self->in) {
+    case IN_PUBLISHER:
         outbox_publisher_abandon(self->publisher);
         self->publisher = NULL;
+        break;
+    case IN_CONSUMER:
+        event_consumer_stop(self->consumer);
+        self->consumer = NULL;
+        break;
+    case IN_RETENTION:
+        outbox_retention_close(self->retention);
+        self->retention = NULL;
+        break;
     }
 }
 
 static void one_step(struct run *self, bool writing)
 {
+    struct outbox_retention_result purged;
     struct wb_why why = {""};
 
-    switch (wb_rng_below(&self->rng, 8)) {
+    switch (wb_rng_below(&self->rng, 9)) {
     case 0:
         if (writing)
             fault_must(fault_writer_transact(self->writer, false, &why) == WB_OK, "memory: %s",
@@ -105,11 +117,15 @@ static void one_step(struct run *self, bool writing)
         break;
     case 3:
     case 4:
-        self->in_consumer = true;
+        self->in = IN_CONSUMER;
         (void)event_consumer_step(self->consumer);
         break;
+    case 5:
+        self->in = IN_RETENTION;
+        (void)outbox_retention_step(self->retention, &purged, &why);
+        break;
     default:
-        self->in_consumer = false;
+        self->in = IN_PUBLISHER;
         (void)outbox_publisher_step(self->publisher);
     }
 }
@@ -148,9 +164,10 @@ static void all_crashes(struct run *self, unsigned kills)
     for (; self->report.kills < kills; self->report.kills++)
         run_into(self, NULL, 1 + (unsigned)wb_rng_below(&self->rng, 40));
     for (size_t i = 0; i < fault_point_count; i++) {
-        run_into(self, fault_points[i], 1);
-        run_into(self, fault_points[i], 4);
-        self->report.points += 2;
+        run_into(self, fault_points[i].name, 1);
+        if (fault_points[i].later > 0)
+            run_into(self, fault_points[i].name, fault_points[i].later);
+        self->report.points += fault_points[i].later > 0 ? 2 : 1;
     }
     wb_crash_hook(NULL);
 }
@@ -166,12 +183,16 @@ struct fault_report fault_memory(uint64_t seed, unsigned kills)
     fault_paths_make(&self.paths, dir);
     fault_must(event_bus_memory_create(&options, &self.bus) == WB_OK, "memory: no bus");
     fault_declare(self.bus);
-    self.writer = fault_writer_open(&self.paths, wb_rng_next(&self.rng));
+    self.writer = fault_writer_open(
+        &self.paths, &(struct fault_writer_options){.sync = DB_SYNC_NORMAL,
+                                                    .seed = wb_rng_next(&self.rng),
+                                                    .clock = event_bus_memory_clock(self.bus)});
     start_parts(&self);
     all_crashes(&self, kills);
     settle(&self);
     event_consumer_stop(self.consumer);
     outbox_publisher_stop(self.publisher);
+    outbox_retention_close(self.retention);
     fault_writer_close(self.writer);
     fault_conclude(&self.paths, self.bus, &self.report);
     event_bus_destroy(self.bus);

@@ -104,12 +104,8 @@ static bool check_integrity(struct power *self, sqlite3 *db, const char *path)
 
 static bool has_table(sqlite3 *db, const char *name)
 {
-    sqlite3_stmt *stmt = ask(db, "SELECT 1 FROM sqlite_schema WHERE name = ?");
-
-    sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
-    bool has = sqlite3_step(stmt) == SQLITE_ROW;
-    sqlite3_finalize(stmt);
-    return has;
+    return sqlite3_table_column_metadata(db, "main", name, NULL, NULL, NULL, NULL, NULL, NULL) ==
+           SQLITE_OK;
 }
 
 /* What was reported and is gone is told in the history, so that it may not come back. */
@@ -140,53 +136,68 @@ static void check_told(struct power *self, sqlite3 *db)
     self->told_count = 0;
 }
 
+/* Is it in this file, the producer's or its archive? stmt NULL: the table is not there. */
+static bool has_row(sqlite3_stmt *stmt, uint64_t row, struct wb_str msg_id)
+{
+    if (stmt == NULL || msg_id.len < 32)
+        return false;
+    sqlite3_bind_int64(stmt, 1, (int64_t)row);
+    sqlite3_bind_text(stmt, 2, msg_id.ptr, 32, SQLITE_STATIC);
+    bool has = sqlite3_step(stmt) == SQLITE_ROW;
+    sqlite3_reset(stmt);
+    return has;
+}
+
 /* Each message of the stream must have its row. */
-static void check_stream(struct power *self, sqlite3 *db)
+static void check_stream(struct power *self, sqlite3 *db, sqlite3 *archive)
 {
     struct event_bus_stream_info info;
-    sqlite3_stmt *stmt = has_table(db, "outbox")
-                             ? ask(db, "SELECT lower(hex(msg_id)) FROM outbox WHERE id = ?")
-                             : NULL;
+    sqlite3_stmt *kept =
+        has_table(db, "outbox")
+            ? ask(db, "SELECT 1 FROM outbox WHERE id = ? AND lower(hex(msg_id)) = ?")
+            : NULL;
+    sqlite3_stmt *archived =
+        has_table(archive, "outbox_archive")
+            ? ask(archive, "SELECT 1 FROM outbox_archive WHERE id = ? AND lower(hex(msg_id)) = ?")
+            : NULL;
 
     fault_must(event_bus_stream_info(self->world.bus, FAULT_STREAM, &info, NULL) == WB_OK,
                "power: the bus is gone");
     while (self->checked_seq < info.last_seq) {
         struct event_bus_delivery *delivery;
         uint64_t row = 0;
-        bool same = false;
         fault_must(event_bus_get(self->world.bus, FAULT_STREAM, ++self->checked_seq, &delivery,
                                  NULL) == WB_OK,
                    "power: a message is gone");
         const struct wb_str msg_id = delivery->message.msg_id;
         (void)wb_str_to_u64(message_header(&delivery->message, MESSAGE_HEADER_ROW), &row);
-        if (stmt != NULL) {
-            sqlite3_bind_int64(stmt, 1, (int64_t)row);
-            same = sqlite3_step(stmt) == SQLITE_ROW && msg_id.len >= 32 &&
-                   memcmp(sqlite3_column_text(stmt, 0), msg_id.ptr, 32) == 0;
-            sqlite3_reset(stmt);
-        }
-        if (!same && self->report.phantoms++ < 3 && !self->report.expected)
+        if (!has_row(kept, row, msg_id) && !has_row(archived, row, msg_id) &&
+            self->report.phantoms++ < 3 && !self->report.expected)
             (void)printf("  BROKEN: message %llu is of row %llu, which was never committed\n",
                          (unsigned long long)self->checked_seq, (unsigned long long)row);
         event_bus_release(delivery);
     }
-    sqlite3_finalize(stmt);
+    sqlite3_finalize(kept);
+    sqlite3_finalize(archived);
 }
 
 static void check_survivors(struct power *self)
 {
     sqlite3 *producer = look_into(self->world.paths.producer);
     sqlite3 *consumer = look_into(self->world.paths.consumer);
+    sqlite3 *archive = look_into(self->world.paths.archive);
 
     if (check_integrity(self, producer, self->world.paths.producer) &&
-        check_integrity(self, consumer, self->world.paths.consumer)) {
+        check_integrity(self, consumer, self->world.paths.consumer) &&
+        check_integrity(self, archive, self->world.paths.archive)) {
         check_told(self, producer);
-        check_stream(self, producer);
+        check_stream(self, producer, archive);
         self->first_row =
             has_table(producer, "work") ? number(producer, "SELECT max(rowid) FROM work") : 0;
     }
     sqlite3_close(producer);
     sqlite3_close(consumer);
+    sqlite3_close(archive);
 }
 
 /* ---- lives ----------------------------------------------------------------------------------- */
@@ -244,12 +255,14 @@ static void live(struct power *self)
 
 static void power_again(struct power *self)
 {
-    char path[320];
+    const struct fault_paths *paths = &self->world.paths;
+    const char *const files[] = {paths->producer, paths->consumer, paths->archive};
+    char path[330];
 
-    (void)snprintf(path, sizeof(path), "%s-shm", self->world.paths.producer);
-    (void)remove(path);
-    (void)snprintf(path, sizeof(path), "%s-shm", self->world.paths.consumer);
-    (void)remove(path);
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        (void)snprintf(path, sizeof(path), "%s-shm", files[i]);
+        (void)remove(path);
+    }
     crash_vfs_power(&self->world.rng);
     event_bus_memory_set_down(self->world.bus, false);
     self->report.cuts++;

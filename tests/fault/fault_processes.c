@@ -13,13 +13,15 @@
 #include <waybill/event_bus_nats.h>
 #include <waybill/event_consumer.h>
 #include <waybill/outbox_publisher.h>
+#include <waybill/outbox_retention.h>
 
 #define SETTLE_NS (60 * WB_SEC) /* for everything to be handled once the killing is over */
 #define WINDOW_NS                                                                                  \
     (200 * WB_MS) /* shorter than many an outage here: ids are forgotten meanwhile                 \
                    */
 
-static const char *const role_names[FAULT_ROLES] = {"writer", "publisher", "publisher", "consumer"};
+static const char *const role_names[FAULT_ROLES] = {"writer", "publisher", "publisher", "consumer",
+                                                    "retention"};
 
 /* ---- a role, in its own process -------------------------------------------------------------- */
 
@@ -33,14 +35,21 @@ static struct event_bus *connect_bus(const char *url, bool wait)
     return bus;
 }
 
-static void wait_for_term(void)
+/* Is it time to end? Asked for at most so long. */
+static bool term_within(int64_t ns)
 {
+    const struct timespec time = {ns / WB_SEC, ns % WB_SEC};
     sigset_t signals;
-    int signal;
 
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
-    (void)sigwait(&signals, &signal);
+    return sigtimedwait(&signals, NULL, &time) == SIGTERM;
+}
+
+static void wait_for_term(void)
+{
+    while (!term_within(3600 * WB_SEC))
+        continue;
 }
 
 static void write_until_term(const struct fault_paths *paths, uint64_t seed)
@@ -51,18 +60,31 @@ static void write_until_term(const struct fault_paths *paths, uint64_t seed)
         .seed = seed};
     struct fault_writer *writer = NULL;
     struct wb_why reason = {""};
-    const struct timespec pace = {0, WB_MS};
-    sigset_t signals;
 
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
     fault_must(fault_writer_try(paths, &options, &writer, &reason) == WB_OK, "%s", reason.text);
-    while (sigtimedwait(&signals, NULL, &pace) != SIGTERM) {
+    while (!term_within(WB_MS)) {
         struct wb_why why = {""};
         wb_err err = fault_writer_transact(writer, false, &why);
         fault_must(err == WB_OK || err == WB_BUSY || err == WB_UNKNOWN, "writer: %s", why.text);
     }
     fault_writer_close(writer);
+}
+
+static void purge_until_term(const struct fault_paths *paths)
+{
+    struct outbox_retention_result result = {.next_ns = 0};
+    struct outbox_retention *retention = NULL;
+
+    while (!term_within(retention == NULL || result.next_ns > 50 * WB_MS ? 50 * WB_MS
+                                                                         : result.next_ns)) {
+        struct wb_why why = {""};
+        wb_err err = retention == NULL ? fault_retention_try(paths, NULL, &retention, &why) : WB_OK;
+        if (err == WB_OK)
+            err = outbox_retention_step(retention, &result, &why);
+        fault_must(err == WB_OK || err == WB_BUSY || err == WB_UNKNOWN || err == WB_NOT_FOUND,
+                   "retention: %s", why.text);
+    }
+    outbox_retention_close(retention);
 }
 
 int fault_role(const char *role, const char *dir, const char *url, uint64_t seed)
@@ -77,6 +99,10 @@ int fault_role(const char *role, const char *dir, const char *url, uint64_t seed
     fault_paths_make(&paths, dir);
     if (strcmp(role, role_names[FAULT_WRITER]) == 0) {
         write_until_term(&paths, seed);
+        return 0;
+    }
+    if (strcmp(role, role_names[FAULT_RETENTION]) == 0) {
+        purge_until_term(&paths);
         return 0;
     }
     struct event_bus *bus = connect_bus(url, false);
@@ -100,6 +126,8 @@ void fault_process_start(struct fault_processes *self, enum fault_role role, con
     char seed[24];
     sigset_t term, before;
 
+    if (role == FAULT_RETENTION && self->keeps_all)
+        return;
     (void)snprintf(seed, sizeof(seed), "%llu", (unsigned long long)wb_rng_next(&self->rng));
     /* It may be asked to stop before it is so far as to listen. */
     sigemptyset(&term);
@@ -131,6 +159,8 @@ static int reap(struct fault_processes *self, enum fault_role role)
 
 void fault_process_kill(struct fault_processes *self, enum fault_role role)
 {
+    if (self->pids[role] == 0)
+        return;
     (void)kill(self->pids[role], SIGKILL);
     int status = reap(self, role);
     fault_must(WIFSIGNALED(status), "%s ended by itself with status %d", role_names[role],
@@ -174,7 +204,7 @@ void fault_processes_begin(struct fault_processes *self, const char *program, ui
     const struct test_nats_options server = {.dir = options->server_dir};
     char dir[256];
 
-    *self = (struct fault_processes){.self = program};
+    *self = (struct fault_processes){.self = program, .keeps_all = options->keeps_all};
     self->report.started_ns = fault_now_ns();
     wb_rng_seed(&self->rng, seed);
     if (options->dir == NULL)

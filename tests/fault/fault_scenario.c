@@ -42,6 +42,7 @@ static void pump(struct fault_world *world)
         (void)event_bus_memory_run_until_idle(world->bus);
         for (int j = 0; j < 3 && world->consumer != NULL; j++)
             (void)event_consumer_step(world->consumer);
+        fault_world_purge(world);
         event_bus_memory_advance(world->bus, 20 * WB_MS);
     }
 }
@@ -123,7 +124,8 @@ static size_t afterwards(struct fault_world *world, const struct fault_injection
     }
     fault_world_close(world);
     size_t broken = integrity(world->paths.producer, injection->name) +
-                    integrity(world->paths.consumer, injection->name);
+                    integrity(world->paths.consumer, injection->name) +
+                    integrity(world->paths.archive, injection->name);
     sqlite3 *gathered = fault_gather(&world->paths, world->bus);
     size_t invariants = fault_check(gathered, false);
     if (invariants > 0)

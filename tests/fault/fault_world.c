@@ -9,6 +9,7 @@
 #include <waybill/event_bus_memory.h>
 #include <waybill/event_consumer.h>
 #include <waybill/outbox_publisher.h>
+#include <waybill/outbox_retention.h>
 
 #include "crash_vfs.h"
 #include "fault_virtual.h"
@@ -61,12 +62,15 @@ wb_err fault_world_open(struct fault_world *self, struct wb_why *why)
 
     if (self->writer == NULL) {
         self->writing.seed = wb_rng_next(&self->rng);
+        self->writing.clock = clock;
         err = fault_writer_try(&self->paths, &self->writing, &self->writer, why);
     }
     if (err == WB_OK && self->publisher == NULL)
         err = fault_publisher_try(&self->paths, self->bus, clock, &self->publisher, why);
     if (err == WB_OK && self->consumer == NULL)
         err = fault_consumer_try(&self->paths, self->bus, clock, &self->consumer, why);
+    if (err == WB_OK && self->retention == NULL)
+        err = fault_retention_try(&self->paths, clock, &self->retention, why);
     for (int i = 0; i < 2; i++)
         if (err == WB_OK && self->checkpoints[i] == NULL)
             err = db_open(i == 0 ? self->paths.producer : self->paths.consumer, &options,
@@ -79,11 +83,13 @@ void fault_world_close(struct fault_world *self)
     fault_writer_close(self->writer);
     outbox_publisher_abandon(self->publisher);
     event_consumer_stop(self->consumer);
+    outbox_retention_close(self->retention);
     db_close(self->checkpoints[0]);
     db_close(self->checkpoints[1]);
     self->writer = NULL;
     self->publisher = NULL;
     self->consumer = NULL;
+    self->retention = NULL;
     self->checkpoints[0] = self->checkpoints[1] = NULL;
 }
 
@@ -106,7 +112,7 @@ static void checkpoint_somehow(struct fault_world *self)
 /* One part ends in good order and will be opened again; where it is the last, its log goes. */
 static void part_close(struct fault_world *self)
 {
-    switch (wb_rng_below(&self->rng, 4)) {
+    switch (wb_rng_below(&self->rng, 5)) {
     case 0:
         fault_writer_close(self->writer);
         self->writer = NULL;
@@ -118,6 +124,10 @@ static void part_close(struct fault_world *self)
     case 2:
         event_consumer_stop(self->consumer);
         self->consumer = NULL;
+        break;
+    case 3:
+        outbox_retention_close(self->retention);
+        self->retention = NULL;
         break;
     default:
         fault_world_close(self);
@@ -131,6 +141,15 @@ static void write_some(struct fault_world *self)
 
     if (self->writer != NULL)
         (void)fault_writer_transact(self->writer, wb_rng_below(&self->rng, 200) == 0, &why);
+}
+
+void fault_world_purge(struct fault_world *self)
+{
+    struct outbox_retention_result purged;
+    struct wb_why why = {""};
+
+    if (self->retention != NULL)
+        (void)outbox_retention_step(self->retention, &purged, &why);
 }
 
 void fault_world_step(struct fault_world *self, bool writing)
@@ -149,7 +168,7 @@ void fault_world_step(struct fault_world *self, bool writing)
     default:
         break;
     }
-    switch (wb_rng_below(&self->rng, 8)) {
+    switch (wb_rng_below(&self->rng, 9)) {
     case 0:
     case 1:
         if (writing)
@@ -165,6 +184,9 @@ void fault_world_step(struct fault_world *self, bool writing)
     case 5:
         if (self->consumer != NULL)
             (void)event_consumer_step(self->consumer);
+        break;
+    case 6:
+        fault_world_purge(self);
         break;
     default:
         if (self->publisher != NULL)

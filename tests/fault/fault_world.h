@@ -1,6 +1,6 @@
 /*
- * fault_world.h - writer, publisher, consumer and checkpoints on one thread, any call of which may
- * fail; the in-memory bus stands for the broker, which outlives what they lose.
+ * fault_world.h - writer, publisher, consumer, retention and checkpoints on one thread, any call of
+ * which may fail; the in-memory bus stands for the broker, which outlives what they lose.
  *
  * Time and chance are virtual, so a seed gives the same run again.
  */
@@ -18,6 +18,7 @@ struct fault_world {
     struct fault_writer *writer; /* each NULL while it is not open */
     struct outbox_publisher *publisher;
     struct event_consumer *consumer;
+    struct outbox_retention *retention;
     struct db *checkpoints[2]; /* the producer's file, the consumer's */
 };
 
@@ -33,6 +34,9 @@ void fault_world_close(struct fault_world *self);
 
 /** Of both files, by the connections made for it. */
 void fault_world_checkpoint(struct fault_world *self, int mode);
+
+/** One step of retention, if it is open. */
+void fault_world_purge(struct fault_world *self);
 
 /** One step of what is open, by chance; failures of the database are part of life. */
 void fault_world_step(struct fault_world *self, bool writing);
