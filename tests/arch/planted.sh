@@ -12,6 +12,8 @@ failures=0
 fresh() {
     rm -rf "${copy:?}/"*
     cp -r "$root"/{CMakeLists.txt,platform,modules,contracts} "$copy"/
+    mkdir -p "$copy/tests/fault"
+    cp "$root/tests/fault/fault_main.c" "$copy/tests/fault/"
 }
 
 expect_refusal() { # NAME WORDS COMMAND...
@@ -77,6 +79,10 @@ expect_refusal "a module that includes an implementation" "only strictly lower l
 fresh
 echo 'int x;' >"$copy/contracts/planted.c"
 expect_refusal "code in contracts" "hold no code" walls
+
+fresh
+echo 'WB_CRASH_POINT("outbox_publisher.planted");' >>"$copy/platform/outbox_publisher/src/planted.c"
+expect_refusal "a crash point no campaign runs into" "does not run into it" walls
 
 fresh
 echo 'int helper(void); int helper(void) { return 1; }' >"$copy/planted.c"

@@ -6,6 +6,7 @@
 #   - modules include layers 0 to 3 and their own headers, never another module's
 #   - contracts hold no code
 #   - who starts a thread says so in the public header
+#   - each crash point is one that the fault campaign runs into
 set -euo pipefail
 root=$1
 cd "$root"
@@ -92,6 +93,10 @@ done < <(find modules/main.c modules/demo -name '*.[ch]' 2>/dev/null)
 while read -r file; do
     breach "$file: contracts depend on nothing and hold no code"
 done < <(find contracts -name '*.[ch]' -o -name 'CMakeLists.txt')
+while read -r point; do
+    grep -qF "{\"$point\"," tests/fault/fault_main.c ||
+        breach "crash point $point: tests/fault/fault_main.c does not run into it"
+done < <(grep -rhoE 'WB_CRASH_POINT\("[^"]+' platform modules | cut -d'"' -f2)
 
 [ "$breaches" -eq 0 ] || { echo "$breaches breaches"; exit 1; }
 echo "walls hold: ${#layer[@]} components"

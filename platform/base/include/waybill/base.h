@@ -292,7 +292,7 @@ void wb_log(wb_log_level level, const char *component, const char *format, ...) 
 /*
  * A named place where a fault test ends the process: WAYBILL_CRASH="outbox_publisher.sent:3" calls
  * _exit(137) at the third passage. Compiled in only with -DWAYBILL_CRASHPOINTS=ON; otherwise the
- * line costs nothing. The fault tests gather the names from the sources.
+ * line costs nothing. The fault campaign runs into each of them.
  */
 #ifdef WAYBILL_CRASHPOINTS
 void wb_crash_point(const char *name);
