@@ -81,6 +81,7 @@ static wb_err cancel_excepted(struct outbox *self, int64_t row_id, outbox_except
 {
     switch (state) {
     case OUTBOX_EXCEPTION_CANCELLED:
+    case OUTBOX_EXCEPTION_EXPIRED: /* its end was reached, and may be archived, as it is */
         return WB_OK;
     case OUTBOX_EXCEPTION_LOST:
         return wb_fail(why, WB_CONFLICT, "cancel row %" PRId64 ": it is on its way already",
@@ -89,7 +90,6 @@ static wb_err cancel_excepted(struct outbox *self, int64_t row_id, outbox_except
     case OUTBOX_EXCEPTION_RETRY:
     case OUTBOX_EXCEPTION_BLOCKED:
     case OUTBOX_EXCEPTION_PARKED:
-    case OUTBOX_EXCEPTION_EXPIRED:
         break;
     }
     return write_it(self, &self->cancel_it, it_sql, row_id, why);

@@ -97,9 +97,9 @@ void outbox_wake(struct outbox *outbox);
  * outbox_wake() after COMMIT: younger rows of its key may be waiting for it.
  *
  * @return WB_OK: once the transaction is committed the row will never be sent (also when it was
- *         cancelled before). WB_CONFLICT: too late, it is published or on its way, or it has no due
- *         time. WB_BUSY: it cannot be told now; try again in a second. WB_NOT_FOUND, WB_MISUSE (no
- *         transaction is open), WB_DISK_FULL, WB_IO.
+ *         cancelled before, or has expired). WB_CONFLICT: too late, it is published or on its way,
+ *         or it has no due time. WB_BUSY: it cannot be told now; try again in a second.
+ *         WB_NOT_FOUND, WB_MISUSE (no transaction is open), WB_DISK_FULL, WB_IO.
  */
 wb_err outbox_cancel(struct outbox *outbox, int64_t row_id, struct wb_why *why);
 
