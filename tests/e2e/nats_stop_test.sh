@@ -47,6 +47,12 @@ says '"rows":120001,"found":120001,"missing":0,"doubled":0'
 says '"out_of_order":0'
 is 'rows blamed' "$(sqlite3 o.db 'SELECT count(*) FROM outbox_exception')" 0
 
+# An outbox that is new to the stream reads it first. That takes longer than the timeout, and is progress.
+run outbox add orders.first 0 --db new.db
+run outbox run --db new.db --once --config waybill.conf --timeout 300ms
+exits 0
+says 'published 1 '
+
 # The whole service.
 start serve serve --config waybill.conf
 serve=$started
