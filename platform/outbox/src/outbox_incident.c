@@ -1,11 +1,12 @@
-/* What went wrong, for those who look afterwards. Reads only. */
+/* What went wrong: noted by a publisher, for those who look afterwards. */
 #include <sqlite3.h>
 
 #include "waybill/outbox_impl.h"
 
 #include <waybill/db.h>
 
-#define LIST_LIMIT 1000
+#define LIST_LIMIT    1000
+#define INCIDENTS_MAX "10000" /* rows of outbox_incident; the oldest go */
 
 static uint64_t column_u64(struct sqlite3_stmt *stmt, int column)
 {
@@ -36,6 +37,35 @@ static wb_err end(struct sqlite3 *handle, struct sqlite3_stmt *stmt, int rc, str
         err = db_error(handle, rc, "read the incidents", why);
     (void)sqlite3_finalize(stmt);
     return err;
+}
+
+/* Rare enough to be prepared each time. */
+wb_err outbox_incident_add(struct db *db, const struct outbox_incident *incident,
+                           struct wb_why *why)
+{
+    struct sqlite3_stmt *stmt = NULL;
+    wb_err err = db_prepare(db,
+                            "INSERT INTO main.outbox_incident(at, stream, kind, first_seq,"
+                            " last_seq, rows, gone, detail) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                            &stmt, why);
+
+    if (err != WB_OK)
+        return err;
+    (void)sqlite3_bind_int64(stmt, 1, incident->at_wall_ns / WB_MS);
+    (void)db_bind_text(stmt, 2, incident->stream);
+    (void)db_bind_text(stmt, 3, incident->kind);
+    (void)sqlite3_bind_int64(stmt, 4, (int64_t)incident->first_seq);
+    (void)sqlite3_bind_int64(stmt, 5, (int64_t)incident->last_seq);
+    (void)sqlite3_bind_int64(stmt, 6, (int64_t)incident->rows);
+    (void)sqlite3_bind_int64(stmt, 7, (int64_t)incident->gone);
+    (void)db_bind_text(stmt, 8, incident->detail);
+    err = db_statement_run(stmt, "note an incident", why);
+    (void)sqlite3_finalize(stmt);
+    return err != WB_OK ? err
+                        : db_exec(db,
+                                  "DELETE FROM main.outbox_incident WHERE id <="
+                                  " (SELECT max(id) FROM main.outbox_incident) - " INCIDENTS_MAX,
+                                  why);
 }
 
 wb_err outbox_incidents(struct sqlite3 *handle, int64_t after_id, size_t limit,

@@ -113,7 +113,7 @@ static wb_err straight_find(struct outbox_publisher_lane *lane, int64_t *ret_id,
         bool late = true;
         if (audit->found[i].sequence > sequence)
             continue;
-        err = outbox_publisher_verified_late(audit->verifier, audit->found[i].id, &late, why);
+        err = outbox_publisher_store_is_late(lane->store, audit->found[i].id, &late, why);
         if (late)
             continue;
         sequence = audit->found[i].sequence;

@@ -5,8 +5,6 @@
 
 #include <waybill/db.h>
 
-#define INCIDENTS_MAX "10000" /* rows of outbox_incident; the oldest go */
-
 #define KEPT "o.id, o.stream, o.subject, ifnull(e.state, '')"
 
 #define STATEMENTS(X)                                                                              \
@@ -15,7 +13,6 @@
               " ifnull((SELECT max(id) FROM outbox_exception WHERE state = 'lost'), 0),"           \
               " (SELECT count(*) FROM outbox_orphan),"                                             \
               " ifnull((SELECT max(last_id) FROM outbox_cursor WHERE stream <> ?1), 0)")           \
-    X(is_late, "SELECT 1 FROM outbox_late WHERE row_id = ?1")                                      \
     X(rows, "SELECT " KEPT " FROM outbox o LEFT JOIN outbox_exception e ON e.id = o.id"            \
             " WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id LIMIT ?3")                              \
     X(aside, "SELECT " KEPT " FROM (SELECT id FROM outbox_exception WHERE id > ?1 AND id <= ?2"    \
@@ -40,11 +37,7 @@
                 " verified_msg_id = x'', verified_at = 0 WHERE stream = ?1")                       \
     X(late_trim, "DELETE FROM outbox_late WHERE stream = ?1 AND (row_id > ?2 OR sequence < ?3)")   \
     X(source_drop, "DELETE FROM outbox_source WHERE from_id >= ?1")                                \
-    X(source_add, "INSERT INTO outbox_source(from_id, source) VALUES(?1, randomblob(8))")          \
-    X(incident, "INSERT INTO outbox_incident(at, stream, kind, first_seq, last_seq, rows, gone,"   \
-                " detail) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")                                 \
-    X(incident_trim, "DELETE FROM outbox_incident WHERE id <="                                     \
-                     " (SELECT max(id) FROM outbox_incident) - " INCIDENTS_MAX)
+    X(source_add, "INSERT INTO outbox_source(from_id, source) VALUES(?1, randomblob(8))")
 
 struct outbox_publisher_ledger {
     struct db *db; /* the store's */
@@ -92,17 +85,6 @@ static wb_err run(struct sqlite3_stmt *stmt, struct wb_why *why)
     return db_statement_run(stmt, "note what a stream has lost", why);
 }
 
-/* The last update of a cursor must have met its row. */
-static wb_err still_holder(struct outbox_publisher_ledger *self, const char *stream, int64_t holder,
-                           struct wb_why *why)
-{
-    if (sqlite3_changes(db_handle(self->db)) > 0)
-        return WB_OK;
-    return wb_fail(why, WB_CONFLICT,
-                   "another publisher has taken over stream %s of %s (we were holder %lld)", stream,
-                   db_path(self->db), (long long)holder);
-}
-
 /* ---- comparing ------------------------------------------------------------------------------- */
 
 wb_err outbox_publisher_ledger_bounds(struct outbox_publisher_ledger *ledger, const char *stream,
@@ -122,15 +104,6 @@ wb_err outbox_publisher_ledger_bounds(struct outbox_publisher_ledger *ledger, co
             .other_last_id = sqlite3_column_int64(stmt, 4),
         };
     return db_statement_end(stmt, rc, "look which rows are kept", why);
-}
-
-wb_err outbox_publisher_ledger_is_late(struct outbox_publisher_ledger *ledger, int64_t id,
-                                       bool *ret_late, struct wb_why *why)
-{
-    (void)sqlite3_bind_int64(ledger->is_late, 1, id);
-    int rc = sqlite3_step(ledger->is_late);
-    *ret_late = rc == SQLITE_ROW;
-    return db_statement_end(ledger->is_late, rc, "look for a row that was stored late", why);
 }
 
 static wb_err visit_all(struct sqlite3_stmt *stmt, outbox_publisher_kept_visit visit, void *ctx,
@@ -221,7 +194,7 @@ static wb_err change_inside(struct outbox_publisher_ledger *self,
     (void)sqlite3_bind_int64(self->begin, 3, note->repairing);
     wb_err err = run(self->begin, why);
     if (err == WB_OK)
-        err = still_holder(self, note->stream, note->holder, why);
+        err = outbox_publisher_still_holder(self->db, note->stream, note->holder, why);
     for (size_t i = 0; err == WB_OK && i < count; i++)
         err = change_one(self, note, &changes[i], why);
     return err;
@@ -298,7 +271,7 @@ static wb_err cursor_conclude(struct outbox_publisher_ledger *self, const char *
     (void)sqlite3_bind_int64(stmt, 6, cursor->stream_created);
     wb_err err = run(stmt, why);
     if (err == WB_OK)
-        err = still_holder(self, stream, cursor->holder, why);
+        err = outbox_publisher_still_holder(self->db, stream, cursor->holder, why);
     if (err != WB_OK || !it->verify_anew)
         return err;
     db_bind_text(self->unverify, 1, wb_str(stream));
@@ -312,23 +285,6 @@ static wb_err source_conclude(struct outbox_publisher_ledger *self, int64_t from
     wb_err err = run(self->source_drop, why);
     (void)sqlite3_bind_int64(self->source_add, 1, from_id);
     return err == WB_OK ? run(self->source_add, why) : err;
-}
-
-static wb_err incident_add(struct outbox_publisher_ledger *self, const char *stream,
-                           const struct outbox_publisher_conclusion *it, struct wb_why *why)
-{
-    struct sqlite3_stmt *stmt = self->incident;
-
-    (void)sqlite3_bind_int64(stmt, 1, it->at_ms);
-    db_bind_text(stmt, 2, wb_str(stream));
-    db_bind_text(stmt, 3, wb_str(it->kind));
-    (void)sqlite3_bind_int64(stmt, 4, (int64_t)it->first_seq);
-    (void)sqlite3_bind_int64(stmt, 5, (int64_t)it->last_seq);
-    (void)sqlite3_bind_int64(stmt, 6, (int64_t)it->rows);
-    (void)sqlite3_bind_int64(stmt, 7, (int64_t)it->gone);
-    db_bind_text(stmt, 8, wb_str(it->detail));
-    wb_err err = run(stmt, why);
-    return err == WB_OK ? run(self->incident_trim, why) : err;
 }
 
 static wb_err conclude_inside(struct outbox_publisher_ledger *self, const char *stream,
@@ -345,7 +301,9 @@ static wb_err conclude_inside(struct outbox_publisher_ledger *self, const char *
     }
     if (err == WB_OK && it->source_from_id > 0)
         err = source_conclude(self, it->source_from_id, why);
-    return err == WB_OK && it->kind != NULL ? incident_add(self, stream, it, why) : err;
+    if (err == WB_OK && it->amiss)
+        err = outbox_incident_add(self->db, &it->incident, why);
+    return err;
 }
 
 wb_err outbox_publisher_ledger_conclude(struct outbox_publisher_ledger *ledger, const char *stream,

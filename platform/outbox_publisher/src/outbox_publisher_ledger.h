@@ -25,10 +25,6 @@ wb_err outbox_publisher_ledger_bounds(struct outbox_publisher_ledger *ledger, co
                                       struct outbox_publisher_bounds *ret_bounds,
                                       struct wb_why *why);
 
-/** Was the row stored behind younger ones? */
-wb_err outbox_publisher_ledger_is_late(struct outbox_publisher_ledger *ledger, int64_t id,
-                                       bool *ret_late, struct wb_why *why);
-
 /* ---- comparing ------------------------------------------------------------------------------- */
 
 /* A row to compare with what the stream holds. */
@@ -116,11 +112,8 @@ struct outbox_publisher_conclusion {
     bool made_anew;         /* sequences of the past mean nothing */
     uint64_t stream_first;  /* what lay before is gone by the stream's limits */
     int64_t source_from_id; /* a new source begins here; 0: none */
-    /* the incident */
-    int64_t at_ms;
-    const char *kind; /* NULL: there was none */
-    const char *detail;
-    uint64_t first_seq, last_seq, rows, gone;
+    bool amiss;             /* the incident is noted */
+    struct outbox_incident incident;
 };
 
 /** All in one transaction. WB_CONFLICT as above. */

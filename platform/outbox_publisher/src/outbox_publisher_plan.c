@@ -11,18 +11,19 @@ void outbox_publisher_plan_fill(struct outbox_publisher_lane *lane,
     struct outbox_publisher_planning *planning = lane->plan;
     struct outbox_publisher_plan *plan = planning->plan;
     const struct outbox_publisher_survey *survey = lane->survey;
+    const struct outbox_incident *incident = &conclusion->incident;
 
     planning->done = true;
-    if (conclusion->kind == NULL) /* nothing was amiss */
+    if (!conclusion->amiss)
         return;
     plan->needed = true;
-    (void)snprintf(plan->kind, sizeof(plan->kind), "%s", conclusion->kind);
-    (void)snprintf(plan->detail, sizeof(plan->detail), "%s", conclusion->detail);
-    plan->first_seq = conclusion->first_seq;
-    plan->last_seq = conclusion->last_seq;
+    (void)snprintf(plan->kind, sizeof(plan->kind), "%s", incident->kind.ptr);
+    (void)snprintf(plan->detail, sizeof(plan->detail), "%s", incident->detail.ptr);
+    plan->first_seq = incident->first_seq;
+    plan->last_seq = incident->last_seq;
     plan->rows = survey->again;
     plan->late = survey->late;
-    plan->gone = conclusion->gone;
+    plan->gone = incident->gone;
     plan->orphans = survey->orphans;
 }
 

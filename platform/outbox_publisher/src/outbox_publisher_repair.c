@@ -89,21 +89,20 @@ static uint64_t gone_count(const struct outbox_publisher_lane *lane)
 }
 
 /* Which sequences are concerned, as well as can be told. */
-static void range_tell(const struct outbox_publisher_lane *lane,
-                       struct outbox_publisher_conclusion *conclusion)
+static void range_tell(const struct outbox_publisher_lane *lane, struct outbox_incident *incident)
 {
     const struct outbox_publisher_survey *survey = lane->survey;
     uint64_t known = lane->cursor.last_seq;
 
-    conclusion->last_seq = survey->whole ? known : survey->last;
+    incident->last_seq = survey->whole ? known : survey->last;
     if (!survey->whole)
-        conclusion->first_seq = survey->from;
+        incident->first_seq = survey->from;
     else if (survey->made_anew)
-        conclusion->first_seq = 1;
+        incident->first_seq = 1;
     else if (survey->last < known)
-        conclusion->first_seq = survey->last + 1;
+        incident->first_seq = survey->last + 1;
     else
-        conclusion->first_seq = survey->top_seq < known ? survey->top_seq + 1 : survey->from;
+        incident->first_seq = survey->top_seq < known ? survey->top_seq + 1 : survey->from;
 }
 
 static void detail_tell(const struct outbox_publisher_lane *lane,
@@ -119,7 +118,7 @@ static void detail_tell(const struct outbox_publisher_lane *lane,
         (long long)lane->cursor.last_id, (unsigned long long)lane->cursor.last_seq,
         (unsigned long long)survey->last, (unsigned long long)survey->own,
         (unsigned long long)survey->foreign, (unsigned long long)survey->again,
-        (unsigned long long)survey->late, (unsigned long long)conclusion->gone,
+        (unsigned long long)survey->late, (unsigned long long)conclusion->incident.gone,
         (unsigned long long)survey->orphans,
         conclusion->source_from_id > 0 ? ", the rows that follow have a new source" : "");
 }
@@ -130,10 +129,11 @@ static void kind_tell(const struct outbox_publisher_survey *survey,
 {
     bool asked = strcmp(survey->kind, "hole") == 0 || strcmp(survey->kind, "adopted") == 0;
 
-    if (!asked || survey->again + it->gone > 0)
+    if (!asked || survey->again + it->incident.gone > 0)
         return;
-    it->kind = survey->orphan_low > 0 ? "restored" : NULL;
-    it->rows = survey->orphans;
+    it->amiss = survey->orphan_low > 0;
+    it->incident.kind = wb_str("restored");
+    it->incident.rows = survey->orphans;
 }
 
 static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publisher_lane *lane)
@@ -144,10 +144,12 @@ static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publ
         .made_anew = survey->made_anew,
         .stream_first = survey->first,
         .source_from_id = outbox_publisher_restore_source(lane),
-        .at_ms = outbox_publisher_wall_ms(lane),
-        .kind = survey->kind,
-        .rows = survey->whole ? survey->again : survey->orphans,
-        .gone = gone_count(lane),
+        .amiss = true,
+        .incident = {.at_wall_ns = wb_wall_ns(lane->clock),
+                     .stream = wb_str(lane->stream),
+                     .kind = wb_str(survey->kind),
+                     .rows = survey->whole ? survey->again : survey->orphans,
+                     .gone = gone_count(lane)},
     };
 
     it.cursor.last_id = survey->last_id;
@@ -156,9 +158,9 @@ static struct outbox_publisher_conclusion conclusion_of(const struct outbox_publ
     memcpy(it.cursor.last_msg_id, survey->last_msg_id, survey->last_msg_id_len);
     it.cursor.stream_created = survey->created;
     it.cursor.repairing = 0;
-    range_tell(lane, &it);
+    range_tell(lane, &it.incident);
     kind_tell(survey, &it);
-    it.verify_anew = survey->whole && it.kind != NULL;
+    it.verify_anew = survey->whole && it.amiss;
     return it;
 }
 
@@ -168,10 +170,10 @@ static void concluded(struct outbox_publisher_lane *lane,
     struct outbox_publisher_survey *survey = lane->survey;
     struct outbox_publisher *publisher = lane->publisher;
 
-    wb_log(it->kind != NULL ? WB_LOG_WARN : WB_LOG_INFO, "outbox_publisher",
-           "outbox=%s stream=%s %s: %s", publisher->name, lane->stream,
-           it->kind != NULL ? it->kind : "complete", it->detail);
-    if (survey->whole && it->kind != NULL) {
+    wb_log(it->amiss ? WB_LOG_WARN : WB_LOG_INFO, "outbox_publisher", "outbox=%s stream=%s %s: %s",
+           publisher->name, lane->stream, it->amiss ? it->incident.kind.ptr : "complete",
+           it->incident.detail.ptr);
+    if (survey->whole && it->amiss) {
         lane->resend_id = larger(lane->resend_id, lane->cursor.last_id);
         lane->again_all = false;
         lane->repairs++;
@@ -195,7 +197,7 @@ static void conclude(struct outbox_publisher_lane *lane)
     wb_err err = WB_OK;
 
     detail_tell(lane, &it, &detail);
-    it.detail = detail.text;
+    it.incident.detail = wb_str(detail.text);
     if (lane->plan != NULL)
         outbox_publisher_plan_fill(lane, &it);
     else

@@ -55,7 +55,24 @@ struct db *outbox_publisher_store_db(struct outbox_publisher_store *store)
     return store->db;
 }
 
-/* ---- running statements ---------------------------------------------------------------------- */
+wb_err outbox_publisher_still_holder(struct db *db, const char *stream, int64_t holder,
+                                     struct wb_why *why)
+{
+    if (sqlite3_changes(db_handle(db)) > 0)
+        return WB_OK;
+    return wb_fail(why, WB_CONFLICT,
+                   "another publisher has taken over stream %s of %s (we were holder %lld)", stream,
+                   db_path(db), (long long)holder);
+}
+
+wb_err outbox_publisher_store_is_late(struct outbox_publisher_store *store, int64_t id,
+                                      bool *ret_late, struct wb_why *why)
+{
+    (void)sqlite3_bind_int64(store->is_late, 1, id);
+    int rc = sqlite3_step(store->is_late);
+    *ret_late = rc == SQLITE_ROW;
+    return db_statement_end(store->is_late, rc, "look for a row that was stored late", why);
+}
 
 /* ---- cursor ---------------------------------------------------------------------------------- */
 
@@ -109,11 +126,7 @@ static wb_err suspect_set(struct outbox_publisher_store *self, const char *strea
     (void)sqlite3_bind_int64(stmt, 2, holder);
     (void)sqlite3_bind_int64(stmt, 3, id);
     wb_err err = db_statement_run(stmt, "note the row that is sent next", why);
-    if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
-        err = wb_fail(why, WB_CONFLICT,
-                      "another publisher has taken over stream %s of %s (we were holder %lld)",
-                      stream, db_path(self->db), (long long)holder);
-    return err;
+    return err == WB_OK ? outbox_publisher_still_holder(self->db, stream, holder, why) : err;
 }
 
 wb_err outbox_publisher_store_suspect(struct outbox_publisher_store *store, const char *stream,
@@ -202,11 +215,8 @@ static wb_err cursor_write(struct outbox_publisher_store *self, const char *stre
     (void)sqlite3_bind_int64(stmt, 8, cursor->starts);
     (void)sqlite3_bind_int64(stmt, 9, cursor->suspect_id);
     wb_err err = db_statement_run(stmt, "move the cursor of the outbox", why);
-    if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
-        err = wb_fail(why, WB_CONFLICT,
-                      "another publisher has taken over stream %s of %s (we were holder %lld)",
-                      stream, db_path(self->db), (long long)cursor->holder);
-    return err;
+    return err == WB_OK ? outbox_publisher_still_holder(self->db, stream, cursor->holder, why)
+                        : err;
 }
 
 /* It is stored behind younger ones; or its row is gone. */

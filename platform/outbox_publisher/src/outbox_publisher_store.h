@@ -45,6 +45,14 @@ void outbox_publisher_store_close(struct outbox_publisher_store *store);
 /** Its connection. */
 struct db *outbox_publisher_store_db(struct outbox_publisher_store *store);
 
+/** After an update of a cursor that must have met its row. WB_CONFLICT: it has another holder. */
+wb_err outbox_publisher_still_holder(struct db *db, const char *stream, int64_t holder,
+                                     struct wb_why *why);
+
+/** Was the row stored behind younger ones? */
+wb_err outbox_publisher_store_is_late(struct outbox_publisher_store *store, int64_t id,
+                                      bool *ret_late, struct wb_why *why);
+
 /**
  * Become the newest holder of a stream's cursor, which is made if absent. If a predecessor ended
  * while it sent a row by itself, that is counted against the row: it is tried again at once, the

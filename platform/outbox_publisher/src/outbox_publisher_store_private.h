@@ -42,6 +42,7 @@
                        " resent = excluded.resent"                                                 \
                        " WHERE state <> 'cancelled'")                                              \
     X(exception_delete, "DELETE FROM outbox_exception WHERE id = ?1")                              \
+    X(is_late, "SELECT 1 FROM outbox_late WHERE row_id = ?1")                                      \
     X(late_write, "INSERT OR REPLACE INTO outbox_late(row_id, stream, sequence)"                   \
                   " VALUES(?1, ?2, ?3)")                                                           \
     X(late_trim, "DELETE FROM outbox_late WHERE row_id < (SELECT min(id) FROM outbox)")            \

@@ -76,6 +76,7 @@ wb_err outbox_publisher_survey_start(struct outbox_publisher_lane *lane,
     struct outbox_publisher_survey *survey = lane->survey;
     *survey = *wanted;
     survey->next = survey->from;
+    survey->store = lane->store;
     wb_err err = outbox_publisher_ledger_open(lane->store, &survey->ledger, why);
     if (err == WB_OK)
         err = outbox_publisher_ledger_bounds(survey->ledger, lane->stream, &survey->bounds, why);
@@ -152,7 +153,7 @@ static void own_found(struct outbox_publisher_survey *survey, int64_t id)
     bool late = false;
 
     if (survey->straight == 0) {
-        survey->err = outbox_publisher_ledger_is_late(survey->ledger, id, &late, &survey->why);
+        survey->err = outbox_publisher_store_is_late(survey->store, id, &late, &survey->why);
         if (survey->err != WB_OK)
             return;
         survey->straight = late ? 0 : id;

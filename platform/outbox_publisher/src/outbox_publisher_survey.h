@@ -39,6 +39,7 @@ struct outbox_publisher_doubt {
 
 struct outbox_publisher_survey {
     outbox_publisher_phase phase;
+    struct outbox_publisher_store *store;   /* the lane's */
     struct outbox_publisher_ledger *ledger; /* owned */
     const char *kind;                       /* of the incident */
     bool whole;      /* the whole stream: rows may be lost; else only what lies behind the cursor */

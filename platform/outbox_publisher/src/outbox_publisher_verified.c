@@ -7,8 +7,6 @@
 
 #include <waybill/db.h>
 
-#define INCIDENTS_MAX "10000" /* rows of outbox_incident; the oldest go */
-
 #define STATEMENTS(X)                                                                              \
     X(read, "SELECT verified_id, verified_seq, verified_msg_id, verified_at FROM outbox_cursor"    \
             " WHERE stream = ?1")                                                                  \
@@ -16,7 +14,6 @@
             " EXISTS(SELECT 1 FROM outbox_exception e WHERE e.id = o.id)"                          \
             " FROM outbox o WHERE o.id > ?1 AND o.id <= ?2 ORDER BY o.id LIMIT ?3")                \
     X(msg_id, "SELECT msg_id FROM outbox WHERE id = ?1")                                           \
-    X(is_late, "SELECT 1 FROM outbox_late WHERE row_id = ?1")                                      \
     X(write, "UPDATE outbox_cursor SET verified_id = ?3, verified_seq = ?4, verified_msg_id = ?5," \
              " verified_at = ?6 WHERE stream = ?1 AND holder = ?2")                                \
     X(found, "UPDATE outbox_late SET sequence = ?3 WHERE row_id = ?1 AND stream = ?2"              \
@@ -29,11 +26,7 @@
                " AND l.sequence >= ?4 AND l.row_id <= ?5 AND NOT EXISTS"                           \
                " (SELECT 1 FROM outbox_exception e WHERE e.id = l.row_id) ORDER BY l.row_id")      \
     X(lost, "INSERT INTO outbox_exception(id, state, attempts, next_at, error, resent)"            \
-            " VALUES(?1, 'lost', 0, 0, 'the stream lost it', 1) ON CONFLICT DO NOTHING")           \
-    X(incident, "INSERT INTO outbox_incident(at, stream, kind, first_seq, last_seq, rows, detail)" \
-                " VALUES(?1, ?2, 'hole', ?3, ?4, ?5, ?6)")                                         \
-    X(incident_trim, "DELETE FROM outbox_incident WHERE id <="                                     \
-                     " (SELECT max(id) FROM outbox_incident) - " INCIDENTS_MAX)
+            " VALUES(?1, 'lost', 0, 0, 'the stream lost it', 1) ON CONFLICT DO NOTHING")
 
 struct outbox_publisher_verifier {
     struct db *db; /* the store's */
@@ -128,15 +121,6 @@ wb_err outbox_publisher_verified_rows(struct outbox_publisher_verifier *verifier
     return db_statement_end(stmt, rc, "compare the rows with the stream", why);
 }
 
-wb_err outbox_publisher_verified_late(struct outbox_publisher_verifier *verifier, int64_t id,
-                                      bool *ret_late, struct wb_why *why)
-{
-    (void)sqlite3_bind_int64(verifier->is_late, 1, id);
-    int rc = sqlite3_step(verifier->is_late);
-    *ret_late = rc == SQLITE_ROW;
-    return db_statement_end(verifier->is_late, rc, "look for a row that was stored late", why);
-}
-
 wb_err outbox_publisher_verified_msg_id(struct outbox_publisher_verifier *verifier, int64_t id,
                                         uint8_t ret_msg_id[WB_ID_SIZE], bool *ret_found,
                                         struct wb_why *why)
@@ -166,11 +150,7 @@ static wb_err cursor_write(struct outbox_publisher_verifier *self,
     (void)sqlite3_bind_blob(stmt, 5, verified->msg_id, (int)verified->msg_id_len, SQLITE_STATIC);
     (void)sqlite3_bind_int64(stmt, 6, verified->at_ms);
     wb_err err = run(stmt, why);
-    if (err == WB_OK && sqlite3_changes(db_handle(self->db)) == 0)
-        err = wb_fail(why, WB_CONFLICT,
-                      "another publisher has taken over stream %s of %s (we were holder %lld)",
-                      p->stream, db_path(self->db), (long long)p->holder);
-    return err;
+    return err == WB_OK ? outbox_publisher_still_holder(self->db, p->stream, p->holder, why) : err;
 }
 
 /* Rows that were passed before may be late ones: now it is known where they are. */
@@ -246,7 +226,6 @@ static wb_err holes_find(struct outbox_publisher_verifier *self,
 static wb_err holes_write(struct outbox_publisher_verifier *self,
                           const struct outbox_publisher_progress *p, struct wb_why *why)
 {
-    struct sqlite3_stmt *stmt = self->incident;
     char detail[160];
     wb_err err = WB_OK;
 
@@ -261,14 +240,14 @@ static wb_err holes_write(struct outbox_publisher_verifier *self,
                    "sent again",
                    (unsigned long long)p->after.seq, (long long)self->holes[0],
                    (long long)self->holes[self->hole_count - 1]);
-    (void)sqlite3_bind_int64(stmt, 1, p->now_ms);
-    db_bind_text(stmt, 2, wb_str(p->stream));
-    (void)sqlite3_bind_int64(stmt, 3, (int64_t)p->before.seq + 1);
-    (void)sqlite3_bind_int64(stmt, 4, (int64_t)p->after.seq);
-    (void)sqlite3_bind_int64(stmt, 5, (int64_t)self->hole_count);
-    db_bind_text(stmt, 6, wb_str(detail));
-    err = run(stmt, why);
-    return err == WB_OK ? run(self->incident_trim, why) : err;
+    const struct outbox_incident incident = {.at_wall_ns = p->now_ms * WB_MS,
+                                             .stream = wb_str(p->stream),
+                                             .kind = wb_str("hole"),
+                                             .first_seq = p->before.seq + 1,
+                                             .last_seq = p->after.seq,
+                                             .rows = self->hole_count,
+                                             .detail = wb_str(detail)};
+    return outbox_incident_add(self->db, &incident, why);
 }
 
 static wb_err write_inside(struct outbox_publisher_verifier *self,

@@ -42,10 +42,6 @@ wb_err outbox_publisher_verified_rows(struct outbox_publisher_verifier *verifier
                                       outbox_publisher_verified_visit visit, void *ctx,
                                       struct wb_why *why);
 
-/** Was the row stored out of order? */
-wb_err outbox_publisher_verified_late(struct outbox_publisher_verifier *verifier, int64_t id,
-                                      bool *ret_late, struct wb_why *why);
-
 /** The identity of a row; *ret_found false when there is no such row. */
 wb_err outbox_publisher_verified_msg_id(struct outbox_publisher_verifier *verifier, int64_t id,
                                         uint8_t ret_msg_id[WB_ID_SIZE], bool *ret_found,

@@ -15,6 +15,7 @@
 
 #include <waybill/outbox.h>
 
+struct db;
 struct sqlite3_stmt;
 
 #define OUTBOX_KEY_MAX         255 /* bytes */
@@ -56,6 +57,10 @@ typedef enum outbox_exception_state {
 /** "lost", "waiting", ... Static. */
 const char *outbox_exception_state_name(outbox_exception_state state);
 bool outbox_exception_state_parse(struct wb_str name, outbox_exception_state *ret_state);
+
+/** Note an incident (its id is given), inside the open transaction; the oldest go. */
+wb_err outbox_incident_add(struct db *db, const struct outbox_incident *incident,
+                           struct wb_why *why);
 
 /* ---- wake-ups -------------------------------------------------------------------------------- */
 
