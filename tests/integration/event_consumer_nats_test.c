@@ -4,6 +4,7 @@
  * handled once, those that come again included, and no new one is skipped.
  */
 #include "event_bus_nats_fixture.h"
+#include "test_db.h"
 
 #include <inttypes.h>
 #include <nats/nats.h>
@@ -176,26 +177,13 @@ static void wait_handled(uint64_t count)
                  health().problem);
 }
 
-static int64_t query(const char *sql)
-{
-    struct db *db = NULL;
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_open(scene.path, NULL, &db, NULL));
-    assert_ok(db_prepare(db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    db_close(db);
-    return value;
-}
-
 static void assert_each_once(int last)
 {
-    assert_int_equal(query("SELECT count(DISTINCT event) FROM effect"), last);
-    assert_int_equal(query("SELECT count(*) FROM effect"), last);
-    assert_int_equal(query("SELECT max(CAST(event AS INTEGER)) FROM effect"), last);
-    assert_int_equal(query("SELECT count(*) FROM dead_letter"), 0);
+    assert_int_equal(test_query_file(scene.path, "SELECT count(DISTINCT event) FROM effect"), last);
+    assert_int_equal(test_query_file(scene.path, "SELECT count(*) FROM effect"), last);
+    assert_int_equal(test_query_file(scene.path, "SELECT max(CAST(event AS INTEGER)) FROM effect"),
+                     last);
+    assert_int_equal(test_query_file(scene.path, "SELECT count(*) FROM dead_letter"), 0);
 }
 
 static int scene_setup(void **state)

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "test_support.h"
+#include "test_db.h"
 
 #include <waybill/db.h>
 #include <waybill/event_bus_nats.h>
@@ -140,17 +140,6 @@ static void rows_reach_jetstream_in_order(void **state)
     assert_stream_is_the_table(w, ROWS);
 }
 
-static int64_t count(struct world *w, const char *sql)
-{
-    struct sqlite3_stmt *stmt;
-
-    assert_ok(db_prepare(w->db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    (void)sqlite3_finalize(stmt);
-    return value;
-}
-
 /* Stopped in the midst of a drain, again and again: what is in flight is waited for, and marked. */
 static void stopped_under_load_blames_and_doubles_nothing(void **state)
 {
@@ -171,11 +160,11 @@ static void stopped_under_load_blames_and_doubles_nothing(void **state)
     }
     print_message("the longest stop took %lld ms\n", (long long)(longest_ns / WB_MS));
     assert_true(longest_ns < 2 * WB_SEC); /* it waits a second at most; the machine may be busy */
-    assert_int_equal(count(w, "SELECT count(*) FROM outbox_exception"), 0);
+    assert_int_equal(test_query(w->db, "SELECT count(*) FROM outbox_exception"), 0);
     publisher_start(w);
     flush(w);
     assert_stream_is_the_table(w, rows);
-    assert_int_equal(count(w, "SELECT count(*) FROM outbox_exception"), 0);
+    assert_int_equal(test_query(w->db, "SELECT count(*) FROM outbox_exception"), 0);
 }
 
 static void killed_server_loses_and_doubles_nothing(void **state)

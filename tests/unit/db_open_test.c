@@ -1,5 +1,5 @@
 /* Opening a database: new files, their rights, and everything that may stand in the way. */
-#include "test_support.h"
+#include "test_db.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,17 +38,6 @@ static void file_write(const char *name, const void *data, size_t len)
     assert_int_equal(fclose(file), 0);
 }
 
-static int64_t query(struct db *db, const char *sql)
-{
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_prepare(db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
-
 static unsigned mode_of(const char *suffix)
 {
     char name[320];
@@ -85,13 +74,13 @@ static void db_open_configures_the_connection(void **state)
     (void)state;
     assert_ok(db_open(path, NULL, &db, NULL));
     assert_ok(db_open(path, &normal, &other, NULL));
-    assert_int_equal(query(db, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
-    assert_int_equal(query(db, "PRAGMA synchronous"), 2);
-    assert_int_equal(query(other, "PRAGMA synchronous"), 1);
-    assert_int_equal(query(db, "PRAGMA wal_autocheckpoint"), 0);
-    assert_int_equal(query(db, "PRAGMA foreign_keys"), 1);
-    assert_int_equal(query(db, "PRAGMA trusted_schema"), 0);
-    assert_int_equal(query(db, "PRAGMA journal_size_limit"), 33554432);
+    assert_int_equal(test_query(db, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
+    assert_int_equal(test_query(db, "PRAGMA synchronous"), 2);
+    assert_int_equal(test_query(other, "PRAGMA synchronous"), 1);
+    assert_int_equal(test_query(db, "PRAGMA wal_autocheckpoint"), 0);
+    assert_int_equal(test_query(db, "PRAGMA foreign_keys"), 1);
+    assert_int_equal(test_query(db, "PRAGMA trusted_schema"), 0);
+    assert_int_equal(test_query(db, "PRAGMA journal_size_limit"), 33554432);
     sqlite3_db_config(db_handle(db), SQLITE_DBCONFIG_DEFENSIVE, -1, &on);
     assert_int_equal(on, 1);
     db_close(other);
@@ -243,7 +232,7 @@ static void db_read_only_connection_reads_and_refuses_to_write(void **state)
     assert_ok(db_open(path, NULL, &db, NULL));
     assert_ok(db_exec(db, "CREATE TABLE t(x); INSERT INTO t VALUES(7)", NULL));
     assert_ok(db_open(path, &read_only, &reader, NULL));
-    assert_int_equal(query(reader, "SELECT x FROM t"), 7);
+    assert_int_equal(test_query(reader, "SELECT x FROM t"), 7);
     assert_err(db_begin(reader, NULL), WB_READ_ONLY);
     assert_err(db_exec(reader, "DELETE FROM t", NULL), WB_READ_ONLY);
     db_close(reader);
@@ -286,7 +275,7 @@ static void db_full_disk_is_told_and_work_goes_on_once_space_is_free(void **stat
     unlink(ballast);
     if (made == WB_OK)
         after = db_exec(db, "INSERT INTO t VALUES(randomblob(20000))", NULL);
-    int64_t kept = made == WB_OK ? query(db, "SELECT count(*) FROM t") : 0;
+    int64_t kept = made == WB_OK ? test_query(db, "SELECT count(*) FROM t") : 0;
     db_close(db);
     umount(dir);
 

@@ -1,5 +1,5 @@
 /* Transactions: the queue of writers, foreign writers, and commits whose outcome is open. */
-#include "test_support.h"
+#include "test_db.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -55,17 +55,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static int64_t query(struct db *on, const char *sql)
-{
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_prepare(on, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
-
 static struct db *open_another(int64_t busy_timeout_ns)
 {
     const struct db_options options = {.busy_timeout_ns = busy_timeout_ns, .sync = DB_SYNC_NORMAL};
@@ -85,7 +74,7 @@ static void db_commit_keeps_and_rollback_undoes(void **state)
     assert_ok(db_exec(db, "UPDATE t SET x = 2", NULL));
     db_rollback(db);
     db_rollback(db);
-    assert_int_equal(query(db, "SELECT x FROM t"), 1);
+    assert_int_equal(test_query(db, "SELECT x FROM t"), 1);
 }
 
 static void db_begin_within_a_transaction_and_commit_outside_are_misuse(void **state)
@@ -148,7 +137,7 @@ static void db_close_within_a_transaction_rolls_back_and_leaves_the_queue(void *
     assert_ok(db_exec(other, "UPDATE t SET x = 5", NULL));
     db_close(other);
     assert_ok(db_begin(db, NULL));
-    assert_int_equal(query(db, "SELECT x FROM t"), 0);
+    assert_int_equal(test_query(db, "SELECT x FROM t"), 0);
     db_rollback(db);
 }
 
@@ -166,7 +155,7 @@ static void db_commit_with_a_failing_sync_is_unknown_and_the_connection_goes_on(
     assert_ok(db_begin(db, NULL));
     assert_ok(db_exec(db, "UPDATE t SET x = 2", NULL));
     assert_ok(db_commit(db, NULL));
-    assert_int_equal(query(db, "SELECT x FROM t"), 2);
+    assert_int_equal(test_query(db, "SELECT x FROM t"), 2);
 }
 
 static void db_commit_with_a_broken_foreign_key_fails_and_is_rolled_back(void **state)
@@ -180,7 +169,7 @@ static void db_commit_with_a_broken_foreign_key_fails_and_is_rolled_back(void **
     assert_ok(db_exec(db, "INSERT INTO child VALUES(7)", NULL));
     assert_err(db_commit(db, NULL), WB_INVALID);
     assert_int_equal(sqlite3_get_autocommit(db_handle(db)), 1);
-    assert_int_equal(query(db, "SELECT count(*) FROM child"), 0);
+    assert_int_equal(test_query(db, "SELECT count(*) FROM child"), 0);
     assert_ok(db_begin(db, NULL));
     db_rollback(db);
 }
@@ -264,7 +253,7 @@ static void db_writers_in_threads_and_processes_take_turns_without_a_lost_update
     assert_ok(db_open(path, NULL, &db, NULL));
     assert_int_equal(failed, 0);
     assert_int_equal(status, 0);
-    assert_int_equal(query(db, "SELECT x FROM t"), (WRITERS + 1) * ROUNDS);
+    assert_int_equal(test_query(db, "SELECT x FROM t"), (WRITERS + 1) * ROUNDS);
 }
 
 static atomic_bool crowd_ends;

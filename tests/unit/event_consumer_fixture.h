@@ -5,7 +5,7 @@
 #ifndef EVENT_CONSUMER_FIXTURE_H
 #define EVENT_CONSUMER_FIXTURE_H
 
-#include "test_support.h"
+#include "test_db.h"
 
 #include <inttypes.h>
 #include <sqlite3.h>
@@ -236,16 +236,7 @@ static inline const char *fixture_effects(void)
 
 static inline int64_t fixture_query(const char *sql)
 {
-    struct db *db = NULL;
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_open(fixture.path, NULL, &db, NULL));
-    assert_ok(db_prepare(db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    db_close(db);
-    return value;
+    return test_query_file(fixture.path, sql);
 }
 
 static inline struct event_consumer_health fixture_health(void)

@@ -1,48 +1,13 @@
 /* Claims and positions: what was handled is known, in little space, and a rollback undoes it. */
-#include "test_support.h"
+#include "inbox_fixture.h"
 
 #include <inttypes.h>
-#include <sqlite3.h>
-#include <stdio.h>
-
-#include <waybill/db.h>
-#include <waybill/inbox.h>
-
-static char dir[256];
-static char path[300];
-static struct db *db;
-static struct inbox *inbox;
 
 static int setup(void **state)
 {
-    const struct db_options normal = {.sync = DB_SYNC_NORMAL};
-
     (void)state;
-    test_dir_make(dir);
-    snprintf(path, sizeof(path), "%s/test.db", dir);
-    assert_ok(db_open(path, &normal, &db, NULL));
-    assert_ok(inbox_attach(db_handle(db), "ar_accounts", &inbox, NULL));
+    fixture_attach("ar_accounts");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    inbox_detach(inbox);
-    db_close(db);
-    test_dir_remove(dir);
-    return 0;
-}
-
-static int64_t query(const char *sql)
-{
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_prepare(db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
 }
 
 static const struct inbox_origin somewhere = {

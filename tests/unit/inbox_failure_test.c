@@ -1,45 +1,11 @@
 /* Failures are counted over restarts, and what is given up is kept whole. */
-#include "test_support.h"
-
-#include <sqlite3.h>
-#include <stdio.h>
-
-#include <waybill/db.h>
-#include <waybill/inbox.h>
-
-static char dir[256];
-static char path[300];
-static struct db *db;
-static struct inbox *inbox;
+#include "inbox_fixture.h"
 
 static int setup(void **state)
 {
     (void)state;
-    test_dir_make(dir);
-    snprintf(path, sizeof(path), "%s/test.db", dir);
-    assert_ok(db_open(path, NULL, &db, NULL));
-    assert_ok(inbox_attach(db_handle(db), "notify", &inbox, NULL));
+    fixture_attach("notify");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    inbox_detach(inbox);
-    db_close(db);
-    test_dir_remove(dir);
-    return 0;
-}
-
-static int64_t query(const char *sql)
-{
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_prepare(db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
 }
 
 static const struct inbox_origin origin = {.stream = {"AUTH", 4},

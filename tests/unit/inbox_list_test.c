@@ -1,38 +1,14 @@
 /* Looking into an inbox: who has handled what; and forgetting one event. */
-#include "test_support.h"
+#include "inbox_fixture.h"
 
 #include <inttypes.h>
-#include <sqlite3.h>
-#include <stdio.h>
-
-#include <waybill/db.h>
-#include <waybill/inbox.h>
 
 #define SOURCE "0123456789abcdef"
 
-static char dir[256];
-static char path[300];
-static struct db *db;
-static struct inbox *inbox;
-
 static int setup(void **state)
 {
-    const struct db_options normal = {.sync = DB_SYNC_NORMAL};
-
     (void)state;
-    test_dir_make(dir);
-    snprintf(path, sizeof(path), "%s/test.db", dir);
-    assert_ok(db_open(path, &normal, &db, NULL));
-    assert_ok(inbox_attach(db_handle(db), "worker", &inbox, NULL));
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    inbox_detach(inbox);
-    db_close(db);
-    test_dir_remove(dir);
+    fixture_attach("worker");
     return 0;
 }
 

@@ -1,11 +1,5 @@
 /* A file made by version 1 of the inbox is brought up to date with all that it holds. */
-#include "test_support.h"
-
-#include <sqlite3.h>
-#include <stdio.h>
-
-#include <waybill/db.h>
-#include <waybill/inbox.h>
+#include "inbox_fixture.h"
 
 /* As version 1 made them. */
 static const char version_1[] =
@@ -41,48 +35,22 @@ static const char rows_1[] =
     "INSERT INTO dead_letter VALUES(9, 'notify', 'x', '', '', 'X', 6, 7, '', 8, 9, x'');"
     "DELETE FROM dead_letter WHERE id = 9;";
 
-static char dir[256];
-static struct db *db;
-
 static int setup(void **state)
 {
-    char path[300];
-
     (void)state;
-    test_dir_make(dir);
-    snprintf(path, sizeof(path), "%s/test.db", dir);
-    assert_ok(db_open(path, NULL, &db, NULL));
+    fixture_open();
     assert_ok(db_exec(db, version_1, NULL));
     return 0;
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    db_close(db);
-    test_dir_remove(dir);
-    return 0;
-}
-
-static int64_t query(const char *sql)
-{
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_prepare(db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
-
 static void migrate(void)
 {
-    struct inbox *inbox = NULL;
     struct wb_why why = {""};
 
     if (inbox_attach(db_handle(db), "notify", &inbox, &why) != WB_OK)
         fail_msg("%s", why.text);
     inbox_detach(inbox);
+    inbox = NULL;
 }
 
 static void inbox_attach_to_old_tables_keeps_dead_letters_and_finds_their_identity(void **state)

@@ -1,36 +1,12 @@
 /* Places in a stream to go back to: few, sparser with their distance, and told from others. */
-#include "test_support.h"
+#include "inbox_fixture.h"
 
 #include <inttypes.h>
-#include <sqlite3.h>
-#include <stdio.h>
-
-#include <waybill/db.h>
-#include <waybill/inbox.h>
-
-static char dir[256];
-static struct db *db;
-static struct inbox *inbox;
 
 static int setup(void **state)
 {
-    const struct db_options normal = {.sync = DB_SYNC_NORMAL};
-    char path[300];
-
     (void)state;
-    test_dir_make(dir);
-    snprintf(path, sizeof(path), "%s/test.db", dir);
-    assert_ok(db_open(path, &normal, &db, NULL));
-    assert_ok(inbox_attach(db_handle(db), "worker", &inbox, NULL));
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    inbox_detach(inbox);
-    db_close(db);
-    test_dir_remove(dir);
+    fixture_attach("worker");
     return 0;
 }
 

@@ -1,65 +1,7 @@
 /* Back-pressure: classes with limits, and a disk that is full. */
-#include <sqlite3.h>
-#include <stdio.h>
+#include "outbox_fixture.h"
+
 #include <sys/mount.h>
-
-#include "test_support.h"
-#include "waybill/outbox_impl.h"
-
-#include <waybill/db.h>
-
-struct fixture {
-    char dir[256];
-    char path[300];
-    struct db *db;
-    struct outbox *outbox;
-};
-
-static void fixture_open(struct fixture *f)
-{
-    (void)snprintf(f->path, sizeof(f->path), "%s/m.db", f->dir);
-    assert_ok(db_open(f->path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &f->db, NULL));
-    assert_ok(outbox_attach(db_handle(f->db), &f->outbox, NULL));
-}
-
-static void fixture_close(struct fixture *f)
-{
-    outbox_detach(f->outbox);
-    db_close(f->db);
-}
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    assert_non_null(f);
-    wb_log_setup(2, WB_LOG_LOGFMT, WB_LOG_ERROR);
-    test_dir_make(f->dir);
-    fixture_open(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    fixture_close(f);
-    test_dir_remove(f->dir);
-    free(f);
-    return 0;
-}
-
-static int64_t query_int(struct fixture *f, const char *sql)
-{
-    struct sqlite3_stmt *stmt;
-
-    assert_ok(db_prepare(f->db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
 
 static wb_err enqueue(struct fixture *f, const char *subject, struct wb_why *why)
 {

@@ -1,53 +1,5 @@
 /* When an event is to go out, a caller's own name for it, and taking it back: the table's side. */
-#include <sqlite3.h>
-#include <stdio.h>
-
-#include "test_support.h"
-#include "waybill/outbox_impl.h"
-
-#include <waybill/db.h>
-
-struct fixture {
-    char dir[256];
-    char path[300];
-    struct db *db;
-    struct outbox *outbox;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    assert_non_null(f);
-    test_dir_make(f->dir);
-    (void)snprintf(f->path, sizeof(f->path), "%s/m.db", f->dir);
-    assert_ok(db_open(f->path, &(struct db_options){.sync = DB_SYNC_NORMAL}, &f->db, NULL));
-    assert_ok(outbox_attach(db_handle(f->db), &f->outbox, NULL));
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    outbox_detach(f->outbox);
-    db_close(f->db);
-    test_dir_remove(f->dir);
-    free(f);
-    return 0;
-}
-
-static int64_t query_int(struct fixture *f, const char *sql)
-{
-    struct sqlite3_stmt *stmt;
-
-    assert_ok(db_prepare(f->db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
+#include "outbox_fixture.h"
 
 static void sql(struct fixture *f, const char *text)
 {
