@@ -1,15 +1,12 @@
 /*
  * Cancelling between any two steps of a publisher, of one that has crashed, and of its successor:
  * a row whose cancelling was answered with OK is never in the stream; every other row is, once.
- *
- * WAYBILL_SEEDS=n runs n seeds instead of the usual number; WAYBILL_SEED=s runs one.
  */
-#include "outbox_publisher_fault_bus.h"
-#include "outbox_publisher_fixture.h"
+#include "outbox_publisher_history.h"
 
 #include <waybill/outbox.h>
 
-enum { SEEDS = 60, ACTIONS = 300, QUIET_ROUNDS = 20000, ROWS_MAX = 4096 };
+enum { SEEDS = 60, ACTIONS = 300, ROWS_MAX = 4096 };
 
 struct world {
     struct fixture *f;
@@ -90,21 +87,12 @@ static void act_pump(struct world *w)
         (void)fault_bus_pump(w->bus);
 }
 
-static void start(struct world *w)
-{
-    static const size_t windows[] = {1, 2, 7, 50, 0};
-
-    w->f->options.window = windows[below(w, 5)];
-    w->f->options.seed = wb_rng_next(&w->rng);
-    fixture_start(w->f);
-}
-
 static void act_crash(struct world *w)
 {
     w->crashes++;
     fixture_crash(w->f);
     fault_bus_orphan(w->bus);
-    start(w);
+    history_start(w->f, &w->rng);
 }
 
 static void act(struct world *w)
@@ -129,27 +117,11 @@ static void act(struct world *w)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static bool rows_left(struct world *w)
-{
-    return fixture_int(w->f, "SELECT count(*) FROM outbox_exception WHERE state <> 'cancelled'") >
-           0;
-}
-
 static void settle_down(struct world *w)
 {
-    w->bus->faults_per_thousand = 0;
     w->bus->refusals_per_thousand = 0;
-    fault_bus_down(w->bus, false);
-    for (int i = 0; i < QUIET_ROUNDS; i++) {
-        bool busy = fault_bus_pump(w->bus);
-        busy = outbox_publisher_step(w->f->publisher) || busy;
-        if (!busy && fixture_health(w->f).state == OUTBOX_PUBLISHER_DRAIN && !rows_left(w))
-            return;
-        if (!busy)
-            fault_bus_advance(w->bus, 50 * WB_MS);
-    }
-    fail_msg("seed %llu: never comes to rest: %s %s", (unsigned long long)w->seed,
-             outbox_publisher_state_name(fixture_health(w->f).state), fixture_health(w->f).problem);
+    history_rest(w->f, w->bus, w->seed,
+                 "SELECT count(*) FROM outbox_exception WHERE state <> 'cancelled'");
 }
 
 static void assert_each_row_as_told(struct world *w)
@@ -176,7 +148,9 @@ static void assert_each_row_as_told(struct world *w)
     free(seen);
 }
 
-static void history_run(uint64_t seed, struct world *sum)
+static unsigned all_cancels, all_too_late, all_crashes;
+
+static void history_run(uint64_t seed)
 {
     void *state;
     struct world *w = calloc(1, sizeof(*w));
@@ -193,36 +167,25 @@ static void history_run(uint64_t seed, struct world *sum)
     w->f->options.max_attempts = 1000000;
     w->f->options.bus = &w->bus->base;
     w->f->options.observe = NULL;
-    start(w);
+    history_start(w->f, &w->rng);
     for (int i = 0; i < ACTIONS; i++)
         act(w);
     settle_down(w);
     assert_each_row_as_told(w);
-    outbox_publisher_stop(w->f->publisher);
-    w->f->publisher = NULL;
-    event_bus_destroy(&w->bus->base);
     outbox_detach(w->outbox);
-    (void)fixture_teardown(&state);
-    sum->cancels += w->cancels;
-    sum->too_late += w->too_late;
-    sum->crashes += w->crashes;
+    history_end(w->f, w->bus);
+    all_cancels += w->cancels;
+    all_too_late += w->too_late;
+    all_crashes += w->crashes;
     free(w);
 }
 
 static void cancelled_rows_are_never_sent_and_all_others_once(void **state)
 {
-    const char *one = getenv("WAYBILL_SEED"), *many = getenv("WAYBILL_SEEDS");
-    uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
-    uint64_t count = one != NULL ? 1 : many != NULL ? strtoull(many, NULL, 10) : SEEDS;
-    struct world *sum = calloc(1, sizeof(*sum));
-
     (void)state;
-    assert_non_null(sum);
-    for (uint64_t seed = first; seed < first + count; seed++)
-        history_run(seed, sum);
-    print_message("%u rows cancelled, %u times too late, %u crashes\n", sum->cancels, sum->too_late,
-                  sum->crashes);
-    free(sum);
+    (void)history_seeds(SEEDS, history_run);
+    print_message("%u rows cancelled, %u times too late, %u crashes\n", all_cancels, all_too_late,
+                  all_crashes);
 }
 
 int main(void)

@@ -3,15 +3,12 @@
  * since a copy of the database was made; messages, answers, connections and publishers besides - in
  * the end the stream holds each row of the table once. Each key is in order, but for what came back
  * late and says so; no two events have one name; what has no row is listed as an orphan.
- *
- * WAYBILL_SEEDS=n runs n seeds instead of the usual number; WAYBILL_SEED=s runs one.
  */
 #include <unistd.h>
 
-#include "outbox_publisher_fault_bus.h"
-#include "outbox_publisher_fixture.h"
+#include "outbox_publisher_history.h"
 
-enum { SEEDS = 60, ACTIONS = 250, QUIET_ROUNDS = 20000, STREAM_MAX = 20000 };
+enum { SEEDS = 60, ACTIONS = 250, STREAM_MAX = 20000 };
 
 struct world {
     struct fixture *f;
@@ -55,11 +52,7 @@ static void act_write(struct world *w)
 
 static void start(struct world *w)
 {
-    static const size_t windows[] = {1, 2, 7, 50, 0};
-
-    w->f->options.window = windows[below(w, 5)];
-    w->f->options.seed = wb_rng_next(&w->rng);
-    fixture_start(w->f);
+    history_start(w->f, &w->rng);
     w->f->publisher->lost_max = 1 + below(w, 8);
     w->f->publisher->survey_ids = 1 + (int64_t)below(w, 200);
 }
@@ -191,35 +184,16 @@ static void act(struct world *w)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static bool rows_left(struct world *w)
-{
-    return fixture_int(w->f, "SELECT count(*) FROM outbox_exception WHERE state <> 'parked'") > 0;
-}
-
-static void come_to_rest(struct world *w)
-{
-    for (int i = 0; i < QUIET_ROUNDS; i++) {
-        bool busy = fault_bus_pump(w->bus);
-        busy = outbox_publisher_step(w->f->publisher) || busy;
-        if (!busy && fixture_health(w->f).state == OUTBOX_PUBLISHER_DRAIN && !rows_left(w))
-            return;
-        if (!busy)
-            fault_bus_advance(w->bus, 50 * WB_MS);
-    }
-    fail_msg("seed %llu: never comes to rest: %s %s", (unsigned long long)w->seed,
-             outbox_publisher_state_name(fixture_health(w->f).state), fixture_health(w->f).problem);
-}
+#define ROWS_LEFT "SELECT count(*) FROM outbox_exception WHERE state <> 'parked'"
 
 /* Everything heals; then the stream is compared whole, for holes leave its end as it was. */
 static void settle_down(struct world *w)
 {
-    w->bus->faults_per_thousand = 0;
-    fault_bus_down(w->bus, false);
-    come_to_rest(w);
+    history_rest(w->f, w->bus, w->seed, ROWS_LEFT);
     outbox_publisher_stop(w->f->publisher);
     w->f->options.repair = "*";
     start(w);
-    come_to_rest(w);
+    history_rest(w->f, w->bus, w->seed, ROWS_LEFT);
     w->f->options.repair = NULL;
 }
 
@@ -314,10 +288,7 @@ static void history_run(uint64_t seed)
         act(&w);
     settle_down(&w);
     assert_all_is_well(&w);
-    outbox_publisher_stop(w.f->publisher);
-    w.f->publisher = NULL;
-    event_bus_destroy(&w.bus->base);
-    (void)fixture_teardown(&state);
+    history_end(w.f, w.bus);
     all_losses += w.losses;
     all_restores += w.restores;
     all_crashes += w.crashes;
@@ -325,16 +296,8 @@ static void history_run(uint64_t seed)
 
 static void any_loss_ends_with_each_row_once(void **state)
 {
-    const char *one = getenv("WAYBILL_SEED"), *many = getenv("WAYBILL_SEEDS");
-    uint64_t count = many != NULL ? strtoull(many, NULL, 10) : SEEDS;
-
     (void)state;
-    if (one != NULL) {
-        history_run(strtoull(one, NULL, 10));
-        return;
-    }
-    for (uint64_t seed = 1; seed <= count; seed++)
-        history_run(seed);
+    uint64_t count = history_seeds(SEEDS, history_run);
     print_message("%llu histories: %u losses, %u restores, %u crashes; %u messages, %u late, "
                   "%u orphans\n",
                   (unsigned long long)count, all_losses, all_restores, all_crashes, all_messages,

@@ -2,13 +2,10 @@
  * Whatever happens on the way, rows that are refused for good touch only their own key, and there
  * do what the class of the row says. A model that knows nothing of time or crashes says what each
  * key must look like in the end.
- *
- * WAYBILL_SEEDS=n runs n seeds instead of the usual number; WAYBILL_SEED=s runs one.
  */
-#include "outbox_publisher_fault_bus.h"
-#include "outbox_publisher_fixture.h"
+#include "outbox_publisher_history.h"
 
-enum { SEEDS = 60, ACTIONS = 250, QUIET_ROUNDS = 20000, KEYS = 12, ROWS_MAX = 4000 };
+enum { SEEDS = 60, ACTIONS = 250, KEYS = 12, ROWS_MAX = 4000 };
 
 static const char *const block_subjects[] = {"a.block.>"};
 static const char *const park_subjects[] = {"a.park.>"};
@@ -72,15 +69,6 @@ static void act_write(struct world *w)
     }
 }
 
-static void start(struct world *w)
-{
-    static const size_t windows[] = {1, 3, 20, 0};
-
-    w->f->options.window = windows[below(w, 4)];
-    w->f->options.seed = wb_rng_next(&w->rng);
-    fixture_start(w->f);
-}
-
 static void act(struct world *w)
 {
     uint64_t choice = below(w, 100);
@@ -98,33 +86,10 @@ static void act(struct world *w)
     } else if (choice < 97) {
         fixture_crash(w->f);
         fault_bus_orphan(w->bus);
-        start(w);
+        history_start(w->f, &w->rng);
     } else {
         fault_bus_down(w->bus, !w->bus->down);
     }
-}
-
-static bool at_rest(struct world *w)
-{
-    return fixture_health(w->f).state == OUTBOX_PUBLISHER_DRAIN &&
-           fixture_int(w->f, "SELECT count(*) FROM outbox_exception"
-                             " WHERE state IN ('lost', 'retry', 'waiting')") == 0;
-}
-
-static void settle_down(struct world *w)
-{
-    w->bus->faults_per_thousand = 0;
-    fault_bus_down(w->bus, false);
-    for (int i = 0; i < QUIET_ROUNDS; i++) {
-        bool busy = fault_bus_pump(w->bus);
-        busy = outbox_publisher_step(w->f->publisher) || busy;
-        if (!busy && at_rest(w))
-            return;
-        if (!busy)
-            fault_bus_advance(w->bus, 50 * WB_MS);
-    }
-    fail_msg("seed %llu: never comes to rest: %s", (unsigned long long)w->seed,
-             fixture_health(w->f).problem);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -217,30 +182,21 @@ static void history_run(uint64_t seed)
     w.f->options.max_attempts = 4;
     w.f->options.bus = &w.bus->base;
     w.f->options.observe = NULL;
-    start(&w);
+    history_start(w.f, &w.rng);
     for (int i = 0; i < ACTIONS; i++)
         act(&w);
-    settle_down(&w);
+    history_rest(w.f, w.bus, seed,
+                 "SELECT count(*) FROM outbox_exception"
+                 " WHERE state IN ('lost', 'retry', 'waiting')");
     gather(&w);
     assert_as_the_model_says(&w);
-    outbox_publisher_stop(w.f->publisher);
-    w.f->publisher = NULL;
-    event_bus_destroy(&w.bus->base);
-    (void)fixture_teardown(&state);
+    history_end(w.f, w.bus);
 }
 
 static void any_history_ends_as_the_policies_say(void **state)
 {
-    const char *one = getenv("WAYBILL_SEED"), *many = getenv("WAYBILL_SEEDS");
-    uint64_t count = many != NULL ? strtoull(many, NULL, 10) : SEEDS;
-
     (void)state;
-    if (one != NULL) {
-        history_run(strtoull(one, NULL, 10));
-        return;
-    }
-    for (uint64_t seed = 1; seed <= count; seed++)
-        history_run(seed);
+    (void)history_seeds(SEEDS, history_run);
 }
 
 int main(void)

@@ -3,15 +3,12 @@
  * crashes between any two steps, a second publisher that believes in its role - the stream holds
  * each committed row once and nothing else: in the order of the table, or, when the bus refuses
  * rows at times, in the order of each key.
- *
- * WAYBILL_SEEDS=n runs n seeds instead of the usual number; WAYBILL_SEED=s runs one.
  */
 #include <unistd.h>
 
-#include "outbox_publisher_fault_bus.h"
-#include "outbox_publisher_fixture.h"
+#include "outbox_publisher_history.h"
 
-enum { SEEDS = 60, ACTIONS = 300, QUIET_ROUNDS = 20000 };
+enum { SEEDS = 60, ACTIONS = 300 };
 
 struct world {
     struct fixture *f;
@@ -58,15 +55,6 @@ static void act_pump(struct world *w)
         (void)fault_bus_pump(w->bus);
 }
 
-static void start(struct world *w)
-{
-    static const size_t windows[] = {1, 2, 7, 50, 0};
-
-    w->f->options.window = windows[below(w, 5)];
-    w->f->options.seed = wb_rng_next(&w->rng);
-    fixture_start(w->f);
-}
-
 static void rival_end(struct world *w)
 {
     if (w->rival != NULL)
@@ -79,7 +67,7 @@ static void act_crash(struct world *w)
     w->crashes++;
     fixture_crash(w->f);
     fault_bus_orphan(w->bus);
-    start(w);
+    history_start(w->f, &w->rng);
 }
 
 /* As if an operator had forced a new role file while the old publisher was paused. */
@@ -92,7 +80,7 @@ static void act_rival(struct world *w)
     rival_end(w);
     w->rival = w->f->publisher;
     assert_int_equal(unlink(path), 0);
-    start(w);
+    history_start(w->f, &w->rng);
 }
 
 static void act_outage(struct world *w)
@@ -130,27 +118,12 @@ static void act(struct world *w)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static bool rows_left(struct world *w)
-{
-    return fixture_int(w->f, "SELECT count(*) FROM outbox_exception WHERE state <> 'parked'") > 0;
-}
-
 /* Everything heals but the refusals; what can happen happens. */
 static void settle_down(struct world *w)
 {
-    w->bus->faults_per_thousand = 0;
-    fault_bus_down(w->bus, false);
     rival_end(w);
-    for (int i = 0; i < QUIET_ROUNDS; i++) {
-        bool busy = fault_bus_pump(w->bus);
-        busy = outbox_publisher_step(w->f->publisher) || busy;
-        if (!busy && fixture_health(w->f).state == OUTBOX_PUBLISHER_DRAIN && !rows_left(w))
-            return;
-        if (!busy)
-            fault_bus_advance(w->bus, 50 * WB_MS);
-    }
-    fail_msg("seed %llu: never comes to rest: %s %s", (unsigned long long)w->seed,
-             outbox_publisher_state_name(fixture_health(w->f).state), fixture_health(w->f).problem);
+    history_rest(w->f, w->bus, w->seed,
+                 "SELECT count(*) FROM outbox_exception WHERE state <> 'parked'");
 }
 
 /* The key of a row, as one of the few there are. */
@@ -218,30 +191,19 @@ static void history_run(uint64_t seed)
     w.f->options.max_attempts = 1000000;
     w.f->options.bus = &w.bus->base;
     w.f->options.observe = NULL;
-    start(&w);
+    history_start(w.f, &w.rng);
     for (int i = 0; i < ACTIONS; i++)
         act(&w);
     settle_down(&w);
     assert_each_row_once_in_order(&w);
     assert_bad_rows_parked(&w);
-    outbox_publisher_stop(w.f->publisher);
-    w.f->publisher = NULL;
-    event_bus_destroy(&w.bus->base);
-    (void)fixture_teardown(&state);
+    history_end(w.f, w.bus);
 }
 
 static void any_history_ends_with_each_row_once_in_order(void **state)
 {
-    const char *one = getenv("WAYBILL_SEED"), *many = getenv("WAYBILL_SEEDS");
-    uint64_t count = many != NULL ? strtoull(many, NULL, 10) : SEEDS;
-
     (void)state;
-    if (one != NULL) {
-        history_run(strtoull(one, NULL, 10));
-        return;
-    }
-    for (uint64_t seed = 1; seed <= count; seed++)
-        history_run(seed);
+    (void)history_seeds(SEEDS, history_run);
 }
 
 int main(void)
