@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # planted.sh [PATTERN] - plant bugs into a copy of the tree, one at a time; the tests named must turn
 # red on each. By hand: `tests/fault/planted.sh`, or only those whose name matches PATTERN.
+# planted.sh --plantable - only see that each could be planted still, and that its tests are there.
 #
 # A bug that no longer can be planted, because the line has changed, is a failure, too: mend the list.
 set -euo pipefail
@@ -10,13 +11,15 @@ tree=${TMPDIR:-/tmp}/waybill-planted/tree
 publisher=platform/outbox_publisher/src
 consumer=platform/event_consumer/src
 
-# Times are kept, so that only what has changed is built again.
-mkdir -p "$tree"
-find "$tree" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
-git ls-files -z | tar --null --files-from=- -cf - | tar -xf - -C "$tree"
-cd "$tree"
-export CCACHE_BASEDIR=$tree
-cmake --preset dev -DWAYBILL_WERROR=OFF >configure.txt
+if [ "$pattern" != --plantable ]; then
+    # Times are kept, so that only what has changed is built again.
+    mkdir -p "$tree"
+    find "$tree" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
+    git ls-files -z | tar --null --files-from=- -cf - | tar -xf - -C "$tree"
+    cd "$tree"
+    export CCACHE_BASEDIR=$tree
+    cmake --preset dev -DWAYBILL_WERROR=OFF >configure.txt
+fi
 caught=0 missed=0
 
 # Of a test the target that builds it: unit.x_test -> unit_x_test, fault.power -> fault.
@@ -32,17 +35,32 @@ verdict() { # WORD NAME DETAIL
     if [ "$1" = caught ]; then caught=$((caught + 1)); else missed=$((missed + 1)); fi
 }
 
-# plant NAME FILE SED TEST...: with SED done to FILE at least one of the TESTs must fail.
-plant() {
-    local name=$1 file=$2 edit=$3 targets=() test red=""
+# plantable NAME FILE SED TEST...: does SED still change FILE, and are there such tests?
+plantable() {
+    local name=$1 file=$2 edit=$3 test
     shift 3
-    [[ $name == *$pattern* ]] || return 0
-    cp "$file" original
-    sed -i -E "$edit" "$file"
-    if cmp -s original "$file"; then
+    if sed -E "$edit" "$file" | cmp -s - "$file"; then
         verdict MISSED "$name" "it cannot be planted any more: $file has changed"
         return 0
     fi
+    for test in "$@"; do
+        [[ $test != unit.* ]] || [ -f "tests/unit/${test#unit.}.c" ] || verdict MISSED "$name" "no $test"
+    done
+}
+
+# plant NAME FILE SED TEST...: with SED done to FILE at least one of the TESTs must fail.
+plant() {
+    local name=$1 file=$2 edit=$3 targets=() test red="" before=$missed
+    if [ "$pattern" = --plantable ]; then
+        plantable "$@"
+        return 0
+    fi
+    [[ $name == *$pattern* ]] || return 0
+    plantable "$@"
+    [ "$missed" -eq "$before" ] || return 0
+    shift 3
+    cp "$file" original
+    sed -i -E "$edit" "$file"
     for test in "$@"; do targets+=("$(target_of "$test")"); done
     if ! ninja -C build/dev "${targets[@]}" >ninja.txt 2>&1; then
         verdict MISSED "$name" "it does not build: $(grep -m1 error: ninja.txt)"
@@ -62,7 +80,7 @@ plant() {
 plant "a row is marked before its ack" $publisher/outbox_publisher_drain.c \
     's/open = outbox_publisher_flight_oldest\(lane->flight\);/open = 0;/' \
     unit.outbox_publisher_late_test unit.outbox_publisher_manual_test unit.outbox_publisher_property_test
-plant "no expected sequence" $publisher/outbox_publisher_drain.c \
+plant "no expected sequence" $publisher/outbox_publisher_send.c \
     's/\.expect_last_seq = true/.expect_last_seq = false/' \
     unit.outbox_publisher_late_test unit.outbox_publisher_property_test model.small
 plant "no durability barrier" $publisher/outbox_publisher_drain.c \
@@ -84,7 +102,7 @@ plant "'duplicate' is believed without a look" $publisher/outbox_publisher_answe
     unit.outbox_publisher_late_test unit.outbox_publisher_manual_test unit.outbox_publisher_property_test unit.outbox_publisher_repair_test
 plant "the cursor moves for whoever asks" $publisher/outbox_publisher_store_private.h \
     '/X\(cursor_write/,/X\(exception_write/s/AND holder = \?2/AND ?2 = ?2/' \
-    unit.outbox_publisher_fence_test unit.outbox_publisher_manual_test model.fence
+    unit.outbox_publisher_rivals_test unit.outbox_publisher_property_test
 plant "one who was away does not ask who is the holder" $publisher/outbox_publisher_fence.c \
     's/bool away = now - lane->alive_mono_ns > AWAY_NS;/bool away = now < 0;/' \
     unit.outbox_publisher_fence_test model.fence
@@ -109,12 +127,12 @@ plant "settling does not look at msg_id" $publisher/outbox_publisher_origin.c \
     's/if \(found && same_event\(msg, row_msg_id\)\)/if (found || same_event(msg, row_msg_id))/' \
     unit.outbox_publisher_restore_test unit.outbox_publisher_manual_test
 plant "a stream written over is not noticed" $publisher/outbox_publisher_check.c \
-    's/^    bool same =$/    bool same = true ||/' \
+    's/^    bool same = delivery != NULL &&$/    bool same = true || delivery != NULL \&\&/' \
     unit.outbox_publisher_repair_test
 plant "a stream made anew is not noticed" $publisher/outbox_publisher_check.c \
     's/if \(cursor->stream_created == info->created_wall_ns\)/if (cursor->stream_created > 0)/' \
     unit.outbox_publisher_repair_test
-plant "a repair forgets holes" $publisher/outbox_publisher_survey.c \
+plant "a repair forgets holes" $publisher/outbox_publisher_survey_rows.c \
     's/bool lost = row->id <= survey->last_id;/bool lost = row->id < 0;/' \
     unit.outbox_publisher_repair_test
 plant "a restore keeps the source" $publisher/outbox_publisher_restore.c \
@@ -126,8 +144,16 @@ plant "verify does not look at msg_id" platform/outbox_verify/src/outbox_verify.
 
 # ---- the table ----
 plant "rows are purged before they are confirmed" platform/outbox_retention/src/outbox_retention.c \
-    's/"o\.id <= CASE o\.stream WHEN/"o.id > 0 OR o.id <= CASE o.stream WHEN/' \
+    's/"\(o\.id <= CASE o\.stream WHEN/"(o.id > 0 OR o.id <= CASE o.stream WHEN/' \
     unit.outbox_retention_test unit.outbox_retention_property_test
+plant "rows go without a copy in the archive" platform/outbox_retention/src/retention_purge.c \
+    's/if \(lane->class != NULL && lane->class->archive\)/if (lane->class == NULL \&\& lane->rows > 0)/' \
+    fault.memory
+plant "the archive is not synced" platform/outbox_retention/src/retention_archive.c \
+    's/\.sync = DB_SYNC_FULL/.sync = DB_SYNC_NORMAL/' fault.power
+plant "what is on its way can be cancelled" platform/outbox/src/outbox_cancel.c \
+    's/case OUTBOX_EXCEPTION_EXPIRED: /case OUTBOX_EXCEPTION_LOST: case OUTBOX_EXCEPTION_EXPIRED: /; /^    case OUTBOX_EXCEPTION_LOST:$/,/row_id\);/d' \
+    fault.memory
 plant "a wake-up is lost" platform/outbox/src/outbox.c \
     's/outbox->written = true;/outbox->written = false;/' unit.outbox_wake_test
 plant "a commit of unknown outcome counts as done" platform/db/src/db.c \
@@ -137,7 +163,7 @@ plant "a commit of unknown outcome counts as failed" platform/db/src/db.c \
     's/if \(!commit_surely_failed\(code\)\)/if (code < 0)/' fault.io unit.db_transaction_test
 plant "a source of any length is taken" $publisher/outbox_publisher_store.c \
     's/if \(source == NULL \|\| sqlite3_column_bytes\(stmt, 1\) != OUTBOX_SOURCE_SIZE\)/if (sources->count > 99)/' \
-    unit.outbox_publisher_manual_test
+    unit.outbox_publisher_rivals_test
 
 # ---- handling ----
 plant "the claim is committed before the handler" $consumer/event_consumer_apply.c \
@@ -155,5 +181,5 @@ plant "the inbox notes a wrong bit" platform/inbox/src/inbox_page.c \
 plant "kills condemn the event at hand" $consumer/event_consumer_suspect.c \
     's/CRASHES_MAX = 5 /CRASHES_MAX = 1 /' unit.event_consumer_poison_test
 
-echo "planted bugs: $caught caught, $missed missed"
+[ "$pattern" = --plantable ] || echo "planted bugs: $caught caught, $missed missed"
 [ "$missed" -eq 0 ]
