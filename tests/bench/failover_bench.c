@@ -9,6 +9,7 @@
  * message was stored by the one overtaken after its successor's first, stored twice, or out of
  * order.
  */
+#include "bus_wrap.h"
 #include "test_support.h"
 
 #include <getopt.h>
@@ -23,7 +24,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "waybill/event_bus_impl.h"
 #include <waybill/db.h>
 #include <waybill/event_bus_nats.h>
 #include <waybill/outbox.h>
@@ -59,8 +59,7 @@ static void must(bool good, const char *what, const struct wb_why *why)
 /* ---- a bus that signs ------------------------------------------------------------------------ */
 
 struct signing {
-    struct event_bus base; /* first */
-    struct event_bus *inner;
+    struct bus_wrap wrap; /* first */
     const char *name;
 };
 
@@ -81,47 +80,7 @@ static wb_err signing_publish(struct event_bus *base, const struct message *msg,
     headers[copy.header_count++] =
         (struct message_header){wb_str(SIGNED), wb_str(signing_of(base)->name)};
     copy.headers = headers;
-    return event_bus_publish_async(signing_of(base)->inner, &copy, options, done, ctx, why);
-}
-
-static wb_err signing_info(struct event_bus *base, const char *stream,
-                           struct event_bus_stream_info *ret_info, struct wb_why *why)
-{
-    return event_bus_stream_info(signing_of(base)->inner, stream, ret_info, why);
-}
-
-static wb_err signing_stream_for(struct event_bus *base, struct wb_str subject,
-                                 char ret_stream[EVENT_BUS_NAME_MAX + 1], struct wb_why *why)
-{
-    return event_bus_stream_for(signing_of(base)->inner, subject, ret_stream, why);
-}
-
-static wb_err signing_get(struct event_bus *base, const char *stream, uint64_t sequence,
-                          struct event_bus_delivery_impl **ret_delivery, struct wb_why *why)
-{
-    struct event_bus_delivery *delivery = NULL;
-    wb_err err = event_bus_get(signing_of(base)->inner, stream, sequence, &delivery, why);
-
-    if (err == WB_OK)
-        *ret_delivery = (struct event_bus_delivery_impl *)delivery;
-    return err;
-}
-
-static wb_err signing_scan(struct event_bus *base, const char *stream, uint64_t from, uint64_t to,
-                           event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
-                           struct wb_why *why)
-{
-    return event_bus_scan(signing_of(base)->inner, stream, from, to, visit, ctx, ret_next, why);
-}
-
-static void signing_health(struct event_bus *base, struct event_bus_health *ret_health)
-{
-    event_bus_health(signing_of(base)->inner, ret_health);
-}
-
-static void signing_close(struct event_bus *base)
-{
-    (void)base;
+    return event_bus_publish_async(bus_wrap_inner(base), &copy, options, done, ctx, why);
 }
 
 static void on_change(void *ctx, bool connected)
@@ -132,19 +91,12 @@ static void on_change(void *ctx, bool connected)
 /* A publisher in this process, until it is killed or told to end. */
 static int publish(const char *path, const char *url, const char *name)
 {
-    static const struct event_bus_ops ops = {.kind = "signing",
-                                             .publish_async = signing_publish,
-                                             .stream_info = signing_info,
-                                             .stream_for = signing_stream_for,
-                                             .get = signing_get,
-                                             .scan = signing_scan,
-                                             .health = signing_health,
-                                             .close = signing_close,
-                                             .destroy = event_bus_fini};
+    static const struct event_bus_ops ops = {BUS_WRAP_ALL, .kind = "signing",
+                                             .publish_async = signing_publish};
     static struct signing bus;
     const struct event_bus_settings settings = {.clock = wb_clock_system()};
     const struct outbox_publisher_options options = {
-        .path = path, .bus = &bus.base, .streams = streams, .stream_count = 1};
+        .path = path, .bus = &bus.wrap.base, .streams = streams, .stream_count = 1};
     struct outbox_publisher *publisher;
     struct wb_why why = {""};
     sigset_t term;
@@ -156,17 +108,17 @@ static int publish(const char *path, const char *url, const char *name)
     (void)pthread_sigmask(SIG_BLOCK, &term, NULL);
     wb_log_setup(2, WB_LOG_LOGFMT, WB_LOG_ERROR);
     bus.name = name;
-    must(event_bus_nats_create(&(struct event_bus_nats_options){.url = url}, true, &bus.inner,
+    must(event_bus_nats_create(&(struct event_bus_nats_options){.url = url}, true, &bus.wrap.inner,
                                &why) == WB_OK,
          "connect", &why);
-    must(event_bus_init(&bus.base, &ops, &settings) == WB_OK, "bus", NULL);
-    must(event_bus_listen(bus.inner, on_change, &bus.base) == WB_OK, "listen", NULL);
+    must(event_bus_init(&bus.wrap.base, &ops, &settings) == WB_OK, "bus", NULL);
+    must(event_bus_listen(bus.wrap.inner, on_change, &bus.wrap.base) == WB_OK, "listen", NULL);
     must(outbox_publisher_start(&options, &publisher, &why) == WB_OK, "publisher", &why);
     (void)sigwait(&term, &signal);
     outbox_publisher_stop(publisher);
-    event_bus_unlisten(bus.inner, on_change, &bus.base);
-    event_bus_destroy(&bus.base);
-    event_bus_destroy(bus.inner);
+    event_bus_unlisten(bus.wrap.inner, on_change, &bus.wrap.base);
+    event_bus_destroy(&bus.wrap.base);
+    event_bus_destroy(bus.wrap.inner);
     return 0;
 }
 

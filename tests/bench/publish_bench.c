@@ -6,6 +6,7 @@
  *   ./dev bench publish backlog --long                   up to 10 million rows
  */
 #include "bench.h"
+#include "bus_wrap.h"
 
 #include <semaphore.h>
 #include <sqlite3.h>
@@ -16,8 +17,6 @@
 #include <waybill/event_bus_nats.h>
 #include <waybill/outbox.h>
 #include <waybill/outbox_publisher.h>
-
-#include "waybill/event_bus_impl.h"
 
 #define LATENCIES   500
 #define PAUSE_US    8000 /* long enough for the publisher to mark and to go to sleep */
@@ -226,8 +225,7 @@ static void bench_wal(struct bench *bench)
 
 /* Stands between publisher and bus, and notes when an acknowledgement comes. */
 struct watch {
-    struct event_bus base; /* first */
-    struct event_bus *inner;
+    struct bus_wrap wrap; /* first */
     event_bus_published done;
     void *ctx;
     int64_t sent_ns, acked_ns;
@@ -254,70 +252,18 @@ static wb_err watch_publish(struct event_bus *base, const struct message *msg,
     watch->done = done; /* one at a time */
     watch->sent_ns = now();
     watch->ctx = ctx;
-    return event_bus_publish_async(watch->inner, msg, options, watch_acked, watch, why);
-}
-
-static wb_err watch_info(struct event_bus *base, const char *name,
-                         struct event_bus_stream_info *ret_info, struct wb_why *why)
-{
-    return event_bus_stream_info(((struct watch *)base)->inner, name, ret_info, why);
-}
-
-static wb_err watch_for(struct event_bus *base, struct wb_str subject,
-                        char ret_stream[EVENT_BUS_NAME_MAX + 1], struct wb_why *why)
-{
-    return event_bus_stream_for(((struct watch *)base)->inner, subject, ret_stream, why);
-}
-
-static wb_err watch_get(struct event_bus *base, const char *name, uint64_t sequence,
-                        struct event_bus_delivery_impl **ret_delivery, struct wb_why *why)
-{
-    struct event_bus_delivery *delivery = NULL;
-    wb_err err = event_bus_get(((struct watch *)base)->inner, name, sequence, &delivery, why);
-
-    if (err == WB_OK)
-        *ret_delivery = (struct event_bus_delivery_impl *)delivery;
-    return err;
-}
-
-static wb_err watch_scan(struct event_bus *base, const char *name, uint64_t from, uint64_t to,
-                         event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
-                         struct wb_why *why)
-{
-    return event_bus_scan(((struct watch *)base)->inner, name, from, to, visit, ctx, ret_next, why);
-}
-
-static void watch_health(struct event_bus *base, struct event_bus_health *ret_health)
-{
-    event_bus_health(((struct watch *)base)->inner, ret_health);
-}
-
-static void watch_close(struct event_bus *base)
-{
-    (void)base;
-}
-
-static void watch_destroy(struct event_bus *base)
-{
-    event_bus_fini(base);
+    return event_bus_publish_async(watch->wrap.inner, msg, options, watch_acked, watch, why);
 }
 
 static void watch_init(struct watch *watch, struct event_bus *inner)
 {
-    static const struct event_bus_ops ops = {.kind = "watch",
-                                             .publish_async = watch_publish,
-                                             .stream_info = watch_info,
-                                             .stream_for = watch_for,
-                                             .get = watch_get,
-                                             .scan = watch_scan,
-                                             .health = watch_health,
-                                             .close = watch_close,
-                                             .destroy = watch_destroy};
+    static const struct event_bus_ops ops = {BUS_WRAP_ALL, .kind = "watch",
+                                             .publish_async = watch_publish};
 
-    watch->inner = inner;
+    watch->wrap.inner = inner;
     (void)sem_init(&watch->acked, 0, 0);
-    must_ok(event_bus_init(&watch->base, &ops, &(struct event_bus_settings){.workers = 1}), "watch",
-            NULL);
+    must_ok(event_bus_init(&watch->wrap.base, &ops, &(struct event_bus_settings){.workers = 1}),
+            "watch", NULL);
 }
 
 /* Microseconds from the return of COMMIT to the acknowledgement, and until it was sent. */
@@ -364,7 +310,7 @@ static double sync_us(const char *dir)
 static void bench_ack_in(struct bench *bench, const char *dir)
 {
     static double us[LATENCIES], sent[LATENCIES];
-    struct watch watch = {.inner = NULL};
+    struct watch watch = {.wrap.inner = NULL};
     struct wb_why why = {""};
     struct outbox *outbox;
     struct store store;
@@ -372,13 +318,13 @@ static void bench_ack_in(struct bench *bench, const char *dir)
     watch_init(&watch, bench->bus);
     store_open(bench, dir, &store);
     must_ok(outbox_attach(db_handle(store.db), &outbox, &why), "attach", &why);
-    struct outbox_publisher *publisher = publisher_start(store.path, &watch.base);
+    struct outbox_publisher *publisher = publisher_start(store.path, &watch.wrap.base);
     for (size_t i = 0; i < LATENCIES; i++) {
         us[i] = ack_once(&store, outbox, &watch, &sent[i]);
         usleep(PAUSE_US);
     }
     outbox_publisher_stop(publisher);
-    event_bus_destroy(&watch.base);
+    event_bus_destroy(&watch.wrap.base);
     outbox_detach(outbox);
     store_close(&store);
     (void)printf("commit to acknowledgement: p50 %6.0f us  p99 %6.0f us; of these until sent: "

@@ -15,9 +15,9 @@
 #ifndef MODEL_H
 #define MODEL_H
 
+#include "bus_wrap.h"
 #include "outbox_publisher_private.h"
 #include "test_support.h"
-#include "waybill/event_bus_impl.h"
 
 #include <waybill/db.h>
 #include <waybill/event_bus_memory.h>
@@ -48,8 +48,7 @@ struct model_message {
 };
 
 struct model_wire {
-    struct event_bus base; /* first */
-    struct event_bus *broker;
+    struct bus_wrap wrap;       /* first; around the broker */
     struct model_message *live; /* oldest first */
     struct model_message *late; /* of a broken connection or a dead sender: may arrive still */
     bool unchained;

@@ -45,50 +45,10 @@ static wb_err publish_async(struct event_bus *base, const struct message *msg,
     return WB_OK;
 }
 
-static wb_err declare_stream(struct event_bus *base, const struct event_bus_stream_options *options,
-                             event_bus_provision mode, struct wb_why *why)
-{
-    return event_bus_declare_stream(wire_of(base)->broker, options, mode, why);
-}
-
-static wb_err stream_info(struct event_bus *base, const char *stream,
-                          struct event_bus_stream_info *ret_info, struct wb_why *why)
-{
-    return event_bus_stream_info(wire_of(base)->broker, stream, ret_info, why);
-}
-
-static wb_err stream_for(struct event_bus *base, struct wb_str subject,
-                         char ret_stream[EVENT_BUS_NAME_MAX + 1], struct wb_why *why)
-{
-    return event_bus_stream_for(wire_of(base)->broker, subject, ret_stream, why);
-}
-
-static wb_err get(struct event_bus *base, const char *stream, uint64_t sequence,
-                  struct event_bus_delivery_impl **ret_delivery, struct wb_why *why)
-{
-    struct event_bus_delivery *delivery = NULL;
-    wb_err err = event_bus_get(wire_of(base)->broker, stream, sequence, &delivery, why);
-
-    if (err == WB_OK)
-        *ret_delivery = (struct event_bus_delivery_impl *)delivery;
-    return err;
-}
-
-static wb_err scan(struct event_bus *base, const char *stream, uint64_t from, uint64_t to,
-                   event_bus_scan_visit visit, void *ctx, uint64_t *ret_next, struct wb_why *why)
-{
-    return event_bus_scan(wire_of(base)->broker, stream, from, to, visit, ctx, ret_next, why);
-}
-
 static void health(struct event_bus *base, struct event_bus_health *ret_health)
 {
-    event_bus_health(wire_of(base)->broker, ret_health);
+    bus_wrap_health(base, ret_health);
     ret_health->durability = EVENT_BUS_DURABLE_PROCESS;
-}
-
-static void close_bus(struct event_bus *base)
-{
-    (void)base;
 }
 
 static void destroy(struct event_bus *base)
@@ -101,23 +61,17 @@ static void destroy(struct event_bus *base)
 
 struct model_wire *model_wire_create(struct event_bus *broker, bool unchained)
 {
-    static const struct event_bus_ops ops = {.kind = "wire",
-                                             .publish_async = publish_async,
-                                             .declare_stream = declare_stream,
-                                             .stream_info = stream_info,
-                                             .stream_for = stream_for,
-                                             .get = get,
-                                             .scan = scan,
-                                             .health = health,
-                                             .close = close_bus,
+    static const struct event_bus_ops ops = {BUS_WRAP_READ, .kind = "wire",
+                                             .publish_async = publish_async, .health = health,
                                              .destroy = destroy};
     struct model_wire *self = calloc(1, sizeof(*self));
 
     assert_non_null(self);
-    self->broker = broker;
+    self->wrap.inner = broker;
     self->unchained = unchained;
-    assert_ok(event_bus_init(
-        &self->base, &ops, &(struct event_bus_settings){.clock = event_bus_memory_clock(broker)}));
+    assert_ok(
+        event_bus_init(&self->wrap.base, &ops,
+                       &(struct event_bus_settings){.clock = event_bus_memory_clock(broker)}));
     return self;
 }
 
@@ -146,7 +100,7 @@ void model_wire_destroy(struct model_wire *wire)
         message_free(one);
     }
     model_wire_drop(wire);
-    event_bus_destroy(&wire->base);
+    event_bus_destroy(&wire->wrap.base);
 }
 
 void model_wire_arrive(struct model_wire *wire, bool late)
@@ -157,7 +111,7 @@ void model_wire_arrive(struct model_wire *wire, bool late)
 
     if (wire->unchained)
         one->options.expect_last_seq = false;
-    wb_err err = event_bus_publish(wire->broker, one->message, &one->options, &ack, &why);
+    wb_err err = event_bus_publish(wire->wrap.inner, one->message, &one->options, &ack, &why);
     if (one->done != NULL)
         one->done(one->ctx, err, &ack, &why);
     message_free(one);
@@ -170,6 +124,6 @@ void model_wire_break(struct model_wire *wire)
         unknown(one);
         push(&wire->late, one);
     }
-    event_bus_notify(&wire->base, false);
-    event_bus_notify(&wire->base, true);
+    event_bus_notify(&wire->wrap.base, false);
+    event_bus_notify(&wire->wrap.base, true);
 }

@@ -170,7 +170,7 @@ static bool enqueue(struct model_world *world)
 static bool start(struct model_world *world, unsigned who)
 {
     const struct outbox_publisher_options options = {.path = world->path,
-                                                     .bus = &world->wires[who]->base,
+                                                     .bus = &world->wires[who]->wrap.base,
                                                      .streams = &stream_name,
                                                      .stream_count = 1,
                                                      .clock = event_bus_memory_clock(world->broker),
