@@ -135,11 +135,11 @@ static const struct {
      "INSERT INTO stream SELECT (SELECT max(seq) + 1 FROM stream), msg_id, row_id, payload"
      " FROM stream WHERE rowid = " SOME("stream")},
     {"two messages change places",
-     "UPDATE stream SET seq = -seq WHERE rowid IN (" SOME("stream") ", " SOME(
-         "stream") " + 1);"
-                   "UPDATE stream SET seq = (SELECT -sum(s.seq) FROM stream s WHERE s.seq < 0) + "
-                   "seq"
-                   " WHERE seq < 0"},
+     "UPDATE stream SET seq = -seq WHERE row_id IN"
+     " (SELECT id FROM outbox JOIN stream ON row_id = id WHERE key < 90 AND key NOT IN (SELECT key "
+     "FROM aside) ORDER BY id LIMIT 2 OFFSET 7);"
+     "UPDATE stream SET seq = (SELECT -sum(s.seq) FROM stream s WHERE s.seq < 0) + seq"
+     " WHERE seq < 0"},
     {"a message without a row",
      "INSERT INTO stream VALUES((SELECT max(seq) + 1 FROM stream), 'f00d', 1000000, 'invented')"},
     {"a message with other bytes",
@@ -149,8 +149,10 @@ static const struct {
     {"a rolled back transaction is in the outbox",
      "UPDATE tx SET phase = 'fail' WHERE tx = (SELECT tx FROM outbox LIMIT 1 OFFSET 7)"},
     {"a committed transaction has no events",
-     "DELETE FROM outbox WHERE tx = (SELECT tx FROM tx WHERE phase = 'ok' LIMIT 1 OFFSET 7);"},
-    {"an event without its business row", "DELETE FROM work WHERE rowid = " SOME("work")},
+     "DELETE FROM outbox WHERE tx = (SELECT tx FROM tx WHERE phase = 'ok' AND tx IN"
+     " (SELECT tx FROM outbox) LIMIT 1 OFFSET 7)"},
+    {"an event without its business row",
+     "DELETE FROM work WHERE rowid = (SELECT rowid FROM work WHERE key < 90 LIMIT 1 OFFSET 7)"},
     {"a business row without its event",
      "INSERT INTO work VALUES((SELECT tx FROM tx WHERE phase = 'ok' LIMIT 1), 1, 1000000)"},
     {"an event of a transaction nobody attempted",
@@ -161,14 +163,12 @@ static const struct {
     {"a healthy row is parked",
      "INSERT INTO parked SELECT id FROM outbox WHERE rowid = " SOME("outbox")},
     {"a row that was taken back is sent",
-     "INSERT INTO stream SELECT (SELECT max(seq) + 1 FROM stream), msg_id, id, payload FROM outbox "
-     "WHERE id = (SELECT id FROM ended WHERE state = 'cancelled' LIMIT 1)"},
+     "INSERT INTO ended SELECT row_id, 'cancelled' FROM stream WHERE rowid = " SOME("stream")},
     {"an expired row is sent",
-     "INSERT INTO stream SELECT (SELECT max(seq) + 1 FROM stream), msg_id, id, payload FROM outbox "
-     "WHERE id = (SELECT id FROM ended WHERE state = 'expired' LIMIT 1)"},
+     "INSERT INTO ended SELECT row_id, 'expired' FROM stream WHERE rowid = " SOME("stream")},
     {"a row is not taken back as its transaction says",
-     "DELETE FROM ended WHERE id = (SELECT id FROM ended WHERE state = "
-     "'cancelled' LIMIT 1)"},
+     "INSERT INTO work SELECT (SELECT tx FROM tx WHERE phase = 'ok' LIMIT 1), 97, row_id"
+     " FROM stream WHERE rowid = " SOME("stream")},
     {"a row is taken back that should be sent",
      "INSERT INTO ended SELECT id, 'expired' FROM outbox WHERE key = 1 LIMIT 1"},
     {"a row is neither kept nor archived", "DELETE FROM outbox WHERE rowid = " SOME("outbox")},
