@@ -16,10 +16,11 @@
 #include <waybill/outbox.h>
 #include <waybill/outbox_publisher.h>
 
-static const char *const streams[] = {"A"};
-static const char *const subjects[] = {"a.>"};
+static const char *const streams[] = {"A", "B"};
+static const char *const subjects[] = {"a.>", "b.>"};
 
 struct world {
+    size_t stream_count; /* 0: one */
     char dir[256];
     char path[300];
     struct test_nats server;
@@ -71,7 +72,8 @@ static void publisher_start(struct world *w)
     const struct outbox_publisher_options options = {.path = w->path,
                                                      .bus = w->bus,
                                                      .streams = streams,
-                                                     .stream_count = 1,
+                                                     .stream_count =
+                                                         w->stream_count > 0 ? w->stream_count : 1,
                                                      .ack_timeout_ns = WB_SEC};
     struct wb_why why = {.text = ""};
 
@@ -138,6 +140,47 @@ static void rows_reach_jetstream_in_order(void **state)
     int64_t took_ns = wb_mono_ns(wb_clock_system()) - started_ns;
     print_message("%d rows of 300 B drained in %lld ms\n", ROWS, (long long)(took_ns / WB_MS));
     assert_stream_is_the_table(w, ROWS);
+}
+
+static uint64_t last_of(struct world *w, const char *stream)
+{
+    struct event_bus_stream_info info;
+
+    assert_ok(event_bus_stream_info(w->bus, stream, &info, NULL));
+    return info.last_seq;
+}
+
+/* What is urgent has a stream of its own: it overtakes what waits for another. */
+static void row_does_not_wait_for_the_backlog_of_another_stream(void **state)
+{
+    struct world *w = *state;
+    enum { ROWS = 40000 };
+    const struct outbox_event urgent = {.subject = wb_str("b.urgent")};
+    int64_t until = wb_mono_ns(wb_clock_system()) + 60 * WB_SEC;
+
+    w->stream_count = 2;
+    assert_ok(event_bus_declare_stream(w->bus,
+                                       &(struct event_bus_stream_options){.name = "B",
+                                                                          .subjects = &subjects[1],
+                                                                          .subject_count = 1},
+                                       EVENT_BUS_CREATE, NULL));
+    publisher_start(w);
+    enqueue(w, 1);
+    flush(w);
+    enqueue(w, ROWS);
+    assert_ok(db_begin(w->db, NULL));
+    assert_ok(outbox_enqueue(w->outbox, &urgent, NULL, NULL));
+    assert_ok(db_commit(w->db, NULL));
+    outbox_wake(w->outbox);
+    while (last_of(w, "B") == 0 && wb_mono_ns(wb_clock_system()) < until)
+        sleep_ms(1);
+    uint64_t meanwhile = last_of(w, "A");
+    assert_int_equal(last_of(w, "B"), 1);
+    print_message("stored after %llu of %d rows of the other stream\n",
+                  (unsigned long long)meanwhile, ROWS);
+    assert_true(meanwhile < ROWS);
+    flush(w);
+    assert_int_equal(last_of(w, "A"), ROWS + 1);
 }
 
 /* Stopped in the midst of a drain, again and again: what is in flight is waited for, and marked. */
@@ -469,6 +512,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(rows_reach_jetstream_in_order),
+        T(row_does_not_wait_for_the_backlog_of_another_stream),
         T(stopped_under_load_blames_and_doubles_nothing),
         T(killed_server_loses_and_doubles_nothing),
         T(paused_server_loses_and_doubles_nothing),

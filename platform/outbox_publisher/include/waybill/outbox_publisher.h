@@ -13,6 +13,9 @@
  *           waiting for their due_at hold back nobody. A stream should have one writer; messages of
  *           others are accepted and counted, and each costs reading back what was in flight.
  *
+ * Priority  Each stream is carried by itself and waits for no other: events that must overtake a
+ *           backlog belong to a stream of their own.
+ *
  * Failure   What concerns every row - no connection, no answer, no stream, no room - is an outage:
  *           the stream is tried again after 50 ms, doubling to 750 ms, each time by chance anything
  *           up to that; at once when the connection is back. It counts against no row. What
