@@ -2,6 +2,10 @@
  * beginning whenever another of its choices is to be tried. */
 #include "model.h"
 
+#include <stdio.h>
+
+#define TELL_NS (10 * WB_SEC)
+
 enum { CHOICES = 64 };
 
 struct search {
@@ -12,6 +16,7 @@ struct search {
     struct model_action path[MODEL_PATH];
     size_t depth;
     bool over;
+    int64_t told_ns; /* when it was last said how far the search is */
 };
 
 static bool seen_put(uint64_t *seen, size_t capacity, uint64_t hash)
@@ -67,6 +72,19 @@ static void violated(struct search *search, const struct wb_buf *what, const cha
     search->over = true;
 }
 
+/* What is left cannot be told before it is found. */
+static void tell(struct search *search)
+{
+    int64_t now = wb_mono_ns(wb_clock_system());
+
+    if (now - search->told_ns < TELL_NS)
+        return;
+    if (search->told_ns > 0)
+        (void)fprintf(stderr, "model: %llu worlds so far, %zu steps deep\n",
+                      (unsigned long long)search->result->worlds, search->depth);
+    search->told_ns = now;
+}
+
 static void explore(struct search *search);
 
 /* true: the action led somewhere, and the world has to be made again. */
@@ -106,6 +124,7 @@ static void explore(struct search *search)
     if (!is_new(search, model_look_hash(&search->world)))
         return;
     search->result->worlds++;
+    tell(search);
     if (model_look_wrong(&search->world, &what))
         violated(search, &what, "wrong");
     if (search->result->worlds == search->world.scope->max_worlds) {
