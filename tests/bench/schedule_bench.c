@@ -70,7 +70,7 @@ static void run(struct event_bus *bus, const char *path, struct db *db)
 
     rows_add(db, begin_ms);
     must_ok(outbox_publisher_start(&options, &publisher, &why), "publisher", &why);
-    wait_stored(bus, now() + 2 * (SPAN_MS + AHEAD_MS) * WB_MS);
+    wait_stored(bus, now() + (2 * SPAN_MS + AHEAD_MS) * WB_MS);
     outbox_publisher_stop(publisher);
     for (uint64_t i = 0; i < ROWS; i++)
         late[i] = late_ms(bus, i + 1, begin_ms);
