@@ -107,7 +107,8 @@ void fault_conclude(const struct fault_paths *paths, struct event_bus *bus,
 
 /* ---- fault_check.c --------------------------------------------------------------------------- */
 
-/* Print each broken invariant with an example; returns how many are broken. */
+/* Print each broken invariant with an example; returns how many are broken. quiet: prints nothing,
+ * and the first is enough. */
 size_t fault_check(sqlite3 *gathered, bool quiet);
 /* Plant each fault into a copy of a good gathering; every one must be caught. */
 void fault_prove_checker(sqlite3 *gathered);

@@ -99,7 +99,7 @@ size_t fault_check(sqlite3 *gathered, bool quiet)
 {
     size_t broken = 0;
 
-    for (size_t i = 0; i < INVARIANT_COUNT; i++)
+    for (size_t i = 0; i < INVARIANT_COUNT && !(quiet && broken > 0); i++)
         broken += count_broken(gathered, i, quiet) > 0;
     return broken;
 }
