@@ -66,12 +66,15 @@ static void run(struct event_bus *bus, const char *path, struct db *db)
         .path = path, .bus = bus, .streams = &stream, .stream_count = 1};
     int64_t begin_ms = wb_wall_ns(wb_clock_system()) / WB_MS + AHEAD_MS;
     struct outbox_publisher *publisher;
+    struct db_checkpointer *checkpointer; /* as a service has one */
     struct wb_why why = {""};
 
+    must_ok(db_checkpointer_start(path, NULL, &checkpointer, &why), "checkpointer", &why);
     rows_add(db, begin_ms);
     must_ok(outbox_publisher_start(&options, &publisher, &why), "publisher", &why);
     wait_stored(bus, now() + (2 * SPAN_MS + AHEAD_MS) * WB_MS);
     outbox_publisher_stop(publisher);
+    db_checkpointer_stop(checkpointer);
     for (uint64_t i = 0; i < ROWS; i++)
         late[i] = late_ms(bus, i + 1, begin_ms);
     (void)printf("%d rows due over %d s, late: p50 %.2f ms, p99 %.2f ms, max %.2f ms; earliest "
