@@ -98,6 +98,11 @@ static void publish_with_an_invalid_id_is_refused(void **state)
     refuse(c, &(struct message){.subject = wb_str("a.b"), .msg_id = wb_str(id)}, WB_INVALID);
     refuse(c, &(struct message){.subject = wb_str("a.b"), .msg_id = wb_str("a b")}, WB_INVALID);
     refuse(c, &(struct message){.subject = wb_str("a.b"), .msg_id = wb_str("a\r\n")}, WB_INVALID);
+    const struct event_bus_publish_options two = {.expect_last_seq = true,
+                                                  .last_msg_id = "a\r\nb: c"};
+    assert_err(
+        event_bus_publish(c->bus, &(struct message){.subject = wb_str("a.b")}, &two, NULL, NULL),
+        WB_INVALID);
     id[64] = '\0';
     assert_ok(contract_publish_id(c, "a.b", "x", id, NULL));
 }

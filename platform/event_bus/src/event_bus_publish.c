@@ -69,6 +69,17 @@ static size_t max_payload(struct event_bus *bus)
     return max > 0 ? max : MESSAGE_PAYLOAD_MAX; /* never connected yet: assume the default */
 }
 
+/* Else it would be another id, or several headers, on the way to a server. */
+static wb_err check_expected_id(const char *id, wb_err err, struct wb_why *why)
+{
+    for (; err == WB_OK && *id != '\0'; id++)
+        if (*id <= ' ' || *id > '~')
+            err =
+                wb_fail(why, WB_INVALID, "publish: last_msg_id has byte 0x%02x: no msg_id has that",
+                        (unsigned char)*id);
+    return err;
+}
+
 static wb_err check(struct event_bus *bus, const struct message *msg,
                     const struct event_bus_publish_options *options,
                     struct event_bus_publish_options *ret_complete, struct wb_why *why)
@@ -82,7 +93,8 @@ static wb_err check(struct event_bus *bus, const struct message *msg,
     if (ret_complete->timeout_ns < 0)
         return wb_fail(why, WB_INVALID, "publish: the time-out is negative");
 
-    wb_err err = subject_check(msg->subject, why);
+    wb_err err =
+        check_expected_id(ret_complete->last_msg_id, subject_check(msg->subject, why), why);
     return err == WB_OK ? message_check(msg, max_payload(bus), why) : err;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "headers.h"
 #include "nats_bus.h"
 
 static int64_t now_ns(void)
@@ -242,45 +243,6 @@ static void give_back(struct nats_publisher *p, struct nats_slot *slot)
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* nats.c wants NUL-terminated text. */
-static natsStatus add_header(natsMsg *msg, struct wb_str name, struct wb_str value)
-{
-    char small[512];
-    size_t size = name.len + value.len + 2;
-    char *text = size <= sizeof(small) ? small : malloc(size);
-
-    if (text == NULL)
-        return NATS_NO_MEMORY;
-    memcpy(text, name.ptr, name.len);
-    text[name.len] = '\0';
-    memcpy(text + name.len + 1, value.ptr, value.len);
-    text[size - 1] = '\0';
-    natsStatus s = natsMsgHeader_Add(msg, text, text + name.len + 1);
-    if (text != small)
-        free(text);
-    return s;
-}
-
-static natsStatus add_headers(natsMsg *out, const struct message *msg,
-                              const struct event_bus_publish_options *options)
-{
-    natsStatus s = NATS_OK;
-
-    if (msg->msg_id.len > 0)
-        s = add_header(out, wb_str("Nats-Msg-Id"), msg->msg_id);
-    /* By hand: js_PublishMsg leaves out an expectation of 0, "must never have held a message". */
-    if (s == NATS_OK && options->expect_last_seq) {
-        char text[24];
-        (void)snprintf(text, sizeof(text), "%" PRIu64, options->last_seq);
-        s = natsMsgHeader_Add(out, "Nats-Expected-Last-Sequence", text);
-    }
-    if (s == NATS_OK && options->last_msg_id[0] != '\0')
-        s = natsMsgHeader_Add(out, "Nats-Expected-Last-Msg-Id", options->last_msg_id);
-    for (size_t i = 0; s == NATS_OK && i < msg->header_count; i++)
-        s = add_header(out, msg->headers[i].name, msg->headers[i].value);
-    return s;
-}
-
 void event_bus_nats_slot_reply(const struct nats_publisher *p, const struct nats_slot *slot,
                                char phase, char *out, size_t size)
 {
@@ -297,7 +259,7 @@ static natsStatus send_message(struct nats_publisher *p, natsConnection *nc,
                                   (int)msg->payload.len);
 
     if (s == NATS_OK)
-        s = add_headers(out, msg, options);
+        s = event_bus_nats_headers_add(out, msg, options, p->joined);
     if (s == NATS_OK)
         s = natsConnection_PublishMsg(nc, out);
     event_bus_nats_trash_add(&p->trash, out);
@@ -470,8 +432,11 @@ void event_bus_nats_publisher_denied(struct nats_publisher *p, const char *subje
 wb_err event_bus_nats_publisher_init(struct nats_publisher *p, struct nats_bus *bus,
                                      uint32_t window, size_t window_bytes)
 {
-    *p = (struct nats_publisher){
-        .bus = bus, .window = window, .window_bytes = window_bytes, .due_ns = INT64_MAX};
+    *p = (struct nats_publisher){.bus = bus,
+                                 .window = window,
+                                 .window_bytes = window_bytes,
+                                 .joined = event_bus_nats_headers_joined(),
+                                 .due_ns = INT64_MAX};
     p->slots = calloc(window, sizeof(*p->slots));
     if (p->slots == NULL)
         return WB_NOMEM;

@@ -57,6 +57,7 @@ struct nats_publisher {
     struct nats_trash trash; /* has a lock of its own */
     uint32_t window;
     size_t window_bytes;
+    bool joined; /* see headers.h */
 
     pthread_mutex_t mutex; /* guards all below */
     pthread_cond_t room;   /* a slot was freed */
