@@ -2,7 +2,7 @@
 #ifndef OUTBOX_RETENTION_FIXTURE_H
 #define OUTBOX_RETENTION_FIXTURE_H
 
-#include "test_support.h"
+#include "test_db.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
@@ -54,20 +54,9 @@ static inline WB_PRINTF(1, 2) void sql(const char *format, ...)
         fail_msg("%s", why.text);
 }
 
-static inline int64_t number_in(struct db *in, const char *query)
-{
-    struct sqlite3_stmt *stmt = NULL;
-
-    assert_ok(db_prepare(in, query, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
-
 static inline int64_t number(const char *query)
 {
-    return number_in(db, query);
+    return test_query(db, query);
 }
 
 static inline int64_t number_in_archive(const char *query)
@@ -75,7 +64,7 @@ static inline int64_t number_in_archive(const char *query)
     struct db *archive = NULL;
 
     assert_ok(db_open(archive_path, &(struct db_options){.must_exist = true}, &archive, NULL));
-    int64_t value = number_in(archive, query);
+    int64_t value = test_query(archive, query);
     db_close(archive);
     return value;
 }
