@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "outbox_publisher_private.h"
-#include "test_support.h"
+#include "test_db.h"
 
 #include <waybill/db.h>
 #include <waybill/event_bus_memory.h>
@@ -112,13 +112,7 @@ static inline void fixture_insert(struct fixture *f, const char *subject, const 
 
 static inline int64_t fixture_int(struct fixture *f, const char *sql)
 {
-    struct sqlite3_stmt *stmt;
-
-    assert_ok(db_prepare(f->db, sql, &stmt, NULL));
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    (void)sqlite3_finalize(stmt);
-    return value;
+    return test_query(f->db, sql);
 }
 
 /* Everything that can happen at this moment of the virtual clock. */

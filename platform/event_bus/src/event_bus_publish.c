@@ -70,14 +70,14 @@ static size_t max_payload(struct event_bus *bus)
 }
 
 /* Else it would be another id, or several headers, on the way to a server. */
-static wb_err check_expected_id(const char *id, wb_err err, struct wb_why *why)
+static wb_err check_expected_id(const char *id, struct wb_why *why)
 {
-    for (; err == WB_OK && *id != '\0'; id++)
+    for (; *id != '\0'; id++)
         if (*id <= ' ' || *id > '~')
-            err =
-                wb_fail(why, WB_INVALID, "publish: last_msg_id has byte 0x%02x: no msg_id has that",
-                        (unsigned char)*id);
-    return err;
+            return wb_fail(why, WB_INVALID,
+                           "publish: last_msg_id has byte 0x%02x: no msg_id has that",
+                           (unsigned char)*id);
+    return WB_OK;
 }
 
 static wb_err check(struct event_bus *bus, const struct message *msg,
@@ -93,8 +93,9 @@ static wb_err check(struct event_bus *bus, const struct message *msg,
     if (ret_complete->timeout_ns < 0)
         return wb_fail(why, WB_INVALID, "publish: the time-out is negative");
 
-    wb_err err =
-        check_expected_id(ret_complete->last_msg_id, subject_check(msg->subject, why), why);
+    wb_err err = subject_check(msg->subject, why);
+    if (err == WB_OK)
+        err = check_expected_id(ret_complete->last_msg_id, why);
     return err == WB_OK ? message_check(msg, max_payload(bus), why) : err;
 }
 
