@@ -9,20 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bus_wrap.h"
 #include "outbox_publisher_fixture.h"
-#include "waybill/event_bus_impl.h"
 
 /* ---- a bus that ends the process when it sees the poison ------------------------------------- */
-
-struct deadly {
-    struct event_bus base; /* first */
-    struct event_bus *inner;
-};
-
-static struct event_bus *inner_of(struct event_bus *base)
-{
-    return ((struct deadly *)base)->inner;
-}
 
 static wb_err deadly_publish(struct event_bus *base, const struct message *msg,
                              const struct event_bus_publish_options *options,
@@ -30,58 +20,7 @@ static wb_err deadly_publish(struct event_bus *base, const struct message *msg,
 {
     if (msg->payload.len == 6 && memcmp(msg->payload.ptr, "poison", 6) == 0)
         abort();
-    return event_bus_publish_async(inner_of(base), msg, options, done, ctx, why);
-}
-
-static wb_err deadly_declare(struct event_bus *base, const struct event_bus_stream_options *options,
-                             event_bus_provision mode, struct wb_why *why)
-{
-    return event_bus_declare_stream(inner_of(base), options, mode, why);
-}
-
-static wb_err deadly_info(struct event_bus *base, const char *stream,
-                          struct event_bus_stream_info *ret_info, struct wb_why *why)
-{
-    return event_bus_stream_info(inner_of(base), stream, ret_info, why);
-}
-
-static wb_err deadly_stream_for(struct event_bus *base, struct wb_str subject,
-                                char ret_stream[EVENT_BUS_NAME_MAX + 1], struct wb_why *why)
-{
-    return event_bus_stream_for(inner_of(base), subject, ret_stream, why);
-}
-
-static wb_err deadly_get(struct event_bus *base, const char *stream, uint64_t sequence,
-                         struct event_bus_delivery_impl **ret_delivery, struct wb_why *why)
-{
-    struct event_bus_delivery *delivery = NULL;
-    wb_err err = event_bus_get(inner_of(base), stream, sequence, &delivery, why);
-
-    if (err == WB_OK)
-        *ret_delivery = (struct event_bus_delivery_impl *)delivery;
-    return err;
-}
-
-static wb_err deadly_scan(struct event_bus *base, const char *stream, uint64_t from, uint64_t to,
-                          event_bus_scan_visit visit, void *ctx, uint64_t *ret_next,
-                          struct wb_why *why)
-{
-    return event_bus_scan(inner_of(base), stream, from, to, visit, ctx, ret_next, why);
-}
-
-static void deadly_health(struct event_bus *base, struct event_bus_health *ret_health)
-{
-    event_bus_health(inner_of(base), ret_health);
-}
-
-static void deadly_close(struct event_bus *base)
-{
-    (void)base;
-}
-
-static void deadly_destroy(struct event_bus *base)
-{
-    event_bus_fini(base);
+    return event_bus_publish_async(bus_wrap_inner(base), msg, options, done, ctx, why);
 }
 
 /* ---- a publisher in a process of its own ----------------------------------------------------- */
@@ -99,17 +38,9 @@ static void live(struct event_bus *inner, struct outbox_publisher *publisher)
 /* Its bus forgets; what got through is told by the table alone. */
 static int child(const char *path, const char *life)
 {
-    static const struct event_bus_ops ops = {.kind = "deadly",
-                                             .publish_async = deadly_publish,
-                                             .declare_stream = deadly_declare,
-                                             .stream_info = deadly_info,
-                                             .stream_for = deadly_stream_for,
-                                             .get = deadly_get,
-                                             .scan = deadly_scan,
-                                             .health = deadly_health,
-                                             .close = deadly_close,
-                                             .destroy = deadly_destroy};
-    static struct deadly bus;
+    static const struct event_bus_ops ops = {BUS_WRAP_ALL, .kind = "deadly",
+                                             .publish_async = deadly_publish};
+    static struct bus_wrap bus;
     struct outbox_publisher *publisher;
     int64_t start_ns = 1700000000 * WB_SEC + strtoll(life, NULL, 10) * 20 * WB_MS;
 
