@@ -77,6 +77,9 @@ plant() {
 }
 
 # ---- publishing ----
+plant "a lane falls asleep beside an answer" $publisher/outbox_publisher_flight.c \
+    's/atomic_store\(&flight->awaited, awaited\);/if (!atomic_load(\&awaited->answered)) { atomic_store(\&flight->awaited, awaited); return true; }/' \
+    unit.outbox_publisher_flight_test
 plant "a row is marked before its ack" $publisher/outbox_publisher_drain.c \
     's/open = outbox_publisher_flight_oldest\(lane->flight\);/open = 0;/' \
     unit.outbox_publisher_late_test unit.outbox_publisher_manual_test unit.outbox_publisher_property_test

@@ -7,6 +7,7 @@
 #define IDLE_AFTER_NS  (5 * WB_MS)  /* nothing new for so long: mark, it disturbs nobody */
 #define CHECK_EVERY_NS (5 * WB_SEC)
 #define TICK_NS        WB_SEC
+#define ANSWERS_IN_NS  (10 * WB_MS) /* a full window is looked at so often, however few came */
 
 enum { LOOKS_MAX = 3 }; /* without an ack between, before it is called an outage */
 
@@ -324,6 +325,8 @@ int64_t outbox_publisher_drain_wait_ns(const struct outbox_publisher_lane *lane)
     if (lane->database_retry_mono_ns != 0)
         return lane->database_retry_mono_ns - now;
     until = earlier(until, mark_due_ns(lane));
+    if (outbox_publisher_answers_wanted(lane) > 1)
+        until = earlier(until, now + ANSWERS_IN_NS);
     until = earlier(until, outbox_publisher_audit_due_ns(lane));
     const struct outbox_publisher_due *first = outbox_publisher_schedule_first(&lane->schedule);
     if (first != NULL &&

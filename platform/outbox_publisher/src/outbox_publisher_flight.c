@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -10,8 +11,8 @@
 
 struct slot {
     struct outbox_publisher_flight *flight; /* constant */
-    struct outbox_publisher_sent sent;      /* the answer's part: guarded by mutex */
-    bool answered;                          /* guarded by mutex */
+    struct outbox_publisher_sent sent;      /* the lane's, but until answered the answer's part */
+    atomic_bool answered;
 };
 
 struct outbox_publisher_flight {
@@ -22,11 +23,12 @@ struct outbox_publisher_flight {
 
     size_t head, count, bytes; /* the lane's */
 
+    atomic_size_t references; /* the lane and each answer to come */
+    _Atomic(struct slot *)
+        awaited;        /* whose answer the sleeping lane waits for; NULL: it is awake */
+    atomic_bool failed; /* written under mutex */
     pthread_mutex_t mutex;
-    size_t references; /* guarded by mutex: the lane and each answer to come */
-    bool sleeping;     /* guarded by mutex */
-    bool failed;       /* guarded by mutex */
-    struct wb_why why; /* guarded by mutex */
+    struct wb_why why; /* of the first that failed; guarded by mutex */
 };
 
 wb_err outbox_publisher_flight_create(size_t capacity, const char *stream,
@@ -52,7 +54,7 @@ wb_err outbox_publisher_flight_create(size_t capacity, const char *stream,
     for (size_t i = 0; i < capacity; i++)
         self->slots[i].flight = self;
     self->capacity = capacity;
-    self->references = 1;
+    atomic_init(&self->references, 1);
     memcpy(self->stream, stream, strlen(stream) + 1);
     (void)pthread_mutex_init(&self->mutex, NULL);
     *ret_flight = self;
@@ -69,11 +71,10 @@ static void flight_free(struct outbox_publisher_flight *self)
 
 static void reference_drop(struct outbox_publisher_flight *self)
 {
-    pthread_mutex_lock(&self->mutex);
-    assert(self->references > 0);
-    bool last = --self->references == 0;
-    pthread_mutex_unlock(&self->mutex);
-    if (last)
+    size_t before = atomic_fetch_sub(&self->references, 1);
+
+    assert(before > 0);
+    if (before == 1)
         flight_free(self);
 }
 
@@ -92,32 +93,46 @@ void outbox_publisher_flight_kick(struct outbox_publisher_flight *flight)
         return;
 }
 
+static void failure_note(struct outbox_publisher_flight *self, wb_err err, const struct wb_why *why)
+{
+    pthread_mutex_lock(&self->mutex);
+    if (!atomic_load(&self->failed)) {
+        if (why != NULL)
+            self->why = *why;
+        else
+            (void)wb_fail(&self->why, err, "%s", wb_err_text(err));
+        atomic_store(&self->failed, true);
+    }
+    pthread_mutex_unlock(&self->mutex);
+}
+
 static void answered(void *ctx, wb_err err, const struct event_bus_ack_info *ack,
                      const struct wb_why *why)
 {
     struct slot *slot = ctx;
     struct outbox_publisher_flight *self = slot->flight;
 
-    pthread_mutex_lock(&self->mutex);
     slot->sent.err = err;
     if (err == WB_OK) {
         slot->sent.stream_right = strcmp(ack->stream, self->stream) == 0;
         slot->sent.sequence = ack->sequence;
         slot->sent.duplicate = ack->duplicate;
-    } else if (!self->failed) {
-        self->failed = true;
-        if (why != NULL)
-            self->why = *why;
-        else
-            (void)wb_fail(&self->why, err, "%s", wb_err_text(err));
+    } else {
+        failure_note(self, err, why);
     }
-    slot->answered = true;
-    bool wake = self->sleeping;
-    self->sleeping = false;
-    pthread_mutex_unlock(&self->mutex);
-    if (wake)
+    /* From here on the slot is the lane's, and may be in use anew. One of us sees the other: we
+     * write answered, then read awaited; a lane that goes to sleep does it the other way round. */
+    atomic_store(&slot->answered, true);
+    struct slot *awaited = atomic_load(&self->awaited);
+    if (awaited != NULL && (awaited == slot || err != WB_OK) &&
+        atomic_compare_exchange_strong(&self->awaited, &awaited, NULL))
         outbox_publisher_flight_kick(self);
     reference_drop(self);
+}
+
+static struct slot *slot_at(const struct outbox_publisher_flight *flight, size_t i)
+{
+    return &flight->slots[(flight->head + i) % flight->capacity];
 }
 
 wb_err outbox_publisher_flight_send(struct outbox_publisher_flight *flight, struct event_bus *bus,
@@ -127,12 +142,10 @@ wb_err outbox_publisher_flight_send(struct outbox_publisher_flight *flight, stru
 {
     assert(flight->count < flight->capacity);
 
-    struct slot *slot = &flight->slots[(flight->head + flight->count) % flight->capacity];
+    struct slot *slot = slot_at(flight, flight->count);
     slot->sent = *sent;
-    slot->answered = false;
-    pthread_mutex_lock(&flight->mutex);
-    flight->references++;
-    pthread_mutex_unlock(&flight->mutex);
+    atomic_store_explicit(&slot->answered, false, memory_order_relaxed);
+    atomic_fetch_add(&flight->references, 1);
     wb_err err = event_bus_publish_async(bus, msg, options, answered, slot, why);
     if (err != WB_OK) {
         reference_drop(flight);
@@ -146,16 +159,9 @@ wb_err outbox_publisher_flight_send(struct outbox_publisher_flight *flight, stru
 bool outbox_publisher_flight_take(struct outbox_publisher_flight *flight,
                                   struct outbox_publisher_sent *ret_sent)
 {
-    if (flight->count == 0)
+    if (flight->count == 0 || !atomic_load(&slot_at(flight, 0)->answered))
         return false;
-    struct slot *slot = &flight->slots[flight->head];
-    pthread_mutex_lock(&flight->mutex);
-    bool ready = slot->answered;
-    if (ready)
-        *ret_sent = slot->sent;
-    pthread_mutex_unlock(&flight->mutex);
-    if (!ready)
-        return false;
+    *ret_sent = slot_at(flight, 0)->sent;
     flight->head = (flight->head + 1) % flight->capacity;
     flight->count--;
     flight->bytes -= ret_sent->bytes;
@@ -175,7 +181,7 @@ size_t outbox_publisher_flight_bytes(const struct outbox_publisher_flight *fligh
 int64_t outbox_publisher_flight_oldest(const struct outbox_publisher_flight *flight)
 {
     for (size_t i = 0; i < flight->count; i++) {
-        const struct slot *slot = &flight->slots[(flight->head + i) % flight->capacity];
+        const struct slot *slot = slot_at(flight, i);
         if (!slot->sent.exception)
             return slot->sent.row_id;
     }
@@ -186,7 +192,7 @@ bool outbox_publisher_flight_younger(const struct outbox_publisher_flight *fligh
                                      uint64_t key_hash)
 {
     for (size_t i = 0; key_hash != 0 && i < flight->count; i++) {
-        const struct slot *slot = &flight->slots[(flight->head + i) % flight->capacity];
+        const struct slot *slot = slot_at(flight, i);
         if (slot->sent.key_hash == key_hash && slot->sent.row_id > row_id)
             return true;
     }
@@ -198,7 +204,7 @@ void outbox_publisher_flight_why(struct outbox_publisher_flight *flight, struct 
     pthread_mutex_lock(&flight->mutex);
     *ret_why = flight->why;
     flight->why.text[0] = '\0';
-    flight->failed = false;
+    atomic_store(&flight->failed, false);
     pthread_mutex_unlock(&flight->mutex);
 }
 
@@ -207,22 +213,24 @@ int outbox_publisher_flight_fd(const struct outbox_publisher_flight *flight)
     return flight->fd;
 }
 
-bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight)
+bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight, size_t answers)
 {
-    pthread_mutex_lock(&flight->mutex);
-    bool ready = flight->count > 0 && flight->slots[flight->head].answered;
-    flight->sleeping = !ready;
-    pthread_mutex_unlock(&flight->mutex);
-    return !ready;
+    if (flight->count == 0)
+        return true;
+    struct slot *awaited = slot_at(flight, (answers < flight->count ? answers : flight->count) - 1);
+    atomic_store(&flight->awaited, awaited);
+    if (!atomic_load(&awaited->answered) &&
+        !(atomic_load(&slot_at(flight, 0)->answered) && atomic_load(&flight->failed)))
+        return true;
+    atomic_store(&flight->awaited, NULL);
+    return false;
 }
 
 void outbox_publisher_flight_awake(struct outbox_publisher_flight *flight)
 {
     uint64_t count;
 
-    pthread_mutex_lock(&flight->mutex);
-    flight->sleeping = false;
-    pthread_mutex_unlock(&flight->mutex);
+    atomic_store(&flight->awaited, NULL);
     /* Nothing to read is fine: it was not the eventfd that woke us. */
     if (read(flight->fd, &count, sizeof(count)) < 0)
         return;

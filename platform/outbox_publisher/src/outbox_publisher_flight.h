@@ -65,8 +65,11 @@ int outbox_publisher_flight_fd(const struct outbox_publisher_flight *flight);
 /** Wake the lane, from any thread. */
 void outbox_publisher_flight_kick(struct outbox_publisher_flight *flight);
 
-/** false: an answer is there already, do not sleep. From now on answers wake through the fd. */
-bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight);
+/**
+ * From now on the fd wakes once the oldest `answers` (1 or more; all, if they are fewer) have come,
+ * or one that failed. false: they are there already, do not sleep.
+ */
+bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight, size_t answers);
 void outbox_publisher_flight_awake(struct outbox_publisher_flight *flight);
 
 #endif /* OUTBOX_PUBLISHER_FLIGHT_H */

@@ -464,6 +464,9 @@ wb_err outbox_publisher_audit_read(struct outbox_publisher_lane *lane, struct wb
 /** Send what was read, as far as the window lets; true if anything was done. */
 bool outbox_publisher_send(struct outbox_publisher_lane *lane);
 
+/** How many answers a lane that goes to sleep waits for. */
+size_t outbox_publisher_answers_wanted(const struct outbox_publisher_lane *lane);
+
 /* ---- outbox_publisher_answer.c --------------------------------------------------------------- */
 
 /** Take what is answered; true if anything was. */

@@ -20,6 +20,16 @@ static bool window_open(const struct outbox_publisher_lane *lane)
     return count < lane->publisher->window && bytes < lane->publisher->window_bytes;
 }
 
+/* With a full window a wake-up for each answer would send one message each: it pays to wait until a
+ * quarter has room, and there are enough left meanwhile to keep the server busy. */
+size_t outbox_publisher_answers_wanted(const struct outbox_publisher_lane *lane)
+{
+    bool full = lane->batch.next < lane->batch.count && !window_open(lane);
+    size_t quarter = outbox_publisher_flight_count(lane->flight) / 4;
+
+    return full && quarter > 0 ? quarter : 1;
+}
+
 /* Since the batch was read an older row of the key may have been refused. */
 static bool key_stopped(struct outbox_publisher_lane *lane,
                         const struct outbox_publisher_item *item)

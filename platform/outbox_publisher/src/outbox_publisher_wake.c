@@ -190,8 +190,10 @@ void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns)
         return;
     if (draining && announce(lane))
         return;
-    /* At the first re-check the watch is left out: a busy log would wake us without end. */
-    bool watch = draining && lane->rechecks != 1;
+    size_t answers = outbox_publisher_answers_wanted(lane);
+    /* At the first re-check the watch is left out: a busy log would wake us without end. And with a
+     * full window new rows are no news. */
+    bool watch = draining && lane->rechecks != 1 && answers == 1;
     struct pollfd fds[AT_COUNT] = {
         [AT_FLIGHT] = {.fd = outbox_publisher_flight_fd(lane->flight), .events = POLLIN},
         [AT_WATCH] = {.fd = watch ? lane->watch_fd : -1, .events = POLLIN},
@@ -201,7 +203,7 @@ void outbox_publisher_sleep(struct outbox_publisher_lane *lane, int64_t wait_ns)
     int64_t length = sleep_length(lane, wait_ns);
     const struct timespec timeout = {.tv_sec = length / WB_SEC, .tv_nsec = length % WB_SEC};
 
-    if (!outbox_publisher_flight_sleep(lane->flight))
+    if (!outbox_publisher_flight_sleep(lane->flight, answers))
         return;
     int ready = ppoll(fds, AT_COUNT, &timeout, NULL);
     outbox_publisher_flight_awake(lane->flight);
