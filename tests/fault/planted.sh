@@ -89,6 +89,12 @@ plant "no expected sequence" $publisher/outbox_publisher_send.c \
 plant "no durability barrier" $publisher/outbox_publisher_drain.c \
     's/if \(db_barrier_sync\(lane->barrier, &why\) != WB_OK\)/if (lane->barrier == NULL)/' \
     fault.power
+plant "a sync holds for rows that come after it" $publisher/outbox_publisher_drain.c \
+    's/lane->synced_id = last_id;/lane->synced_id = INT64_MAX;/' \
+    unit.outbox_publisher_barrier_test fault.power
+plant "a sync holds for what is said of a row later" $publisher/outbox_publisher_drain.c \
+    's/item->exception \|\| item->unclaimed \|\|/item->row.id < 0 ||/' \
+    unit.outbox_publisher_barrier_test
 plant "the barrier keeps to a log that was replaced" platform/db/src/db_barrier.c \
     's/if \(log_current\(barrier\)\)/if (barrier->fd >= 0)/' unit.db_barrier_test fault.power
 plant "rows are read in another order" $publisher/outbox_publisher_store_private.h \

@@ -37,6 +37,7 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
     lane->batch.count = lane->batch.next = lane->batch.used = 0;
     lane->verdict = OUTBOX_PUBLISHER_GOES_ON;
     lane->read_id = lane->cursor.last_id;
+    lane->synced_id = 0;
     lane->chain_seq = lane->cursor.last_seq;
     lane->acked_seq = lane->cursor.last_seq;
     lane->failed_id = 0;
@@ -173,6 +174,29 @@ static bool mark_if_due(struct outbox_publisher_lane *lane)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/* Rows get their numbers in the order in which they are committed: a sync holds for all up to the
+ * newest that was seen before it. What was said of a row later, a claim say, is newer than that. */
+static bool batch_synced(const struct outbox_publisher_lane *lane)
+{
+    for (size_t i = 0; i < lane->batch.count; i++) {
+        const struct outbox_publisher_item *item = &lane->batch.items[i];
+        if (item->exception || item->unclaimed || item->row.id > lane->synced_id)
+            return false;
+    }
+    return true;
+}
+
+/* The newest row in the table; with a backlog one sync serves many batches. */
+static int64_t seen_id(struct outbox_publisher_lane *lane)
+{
+    int64_t last_id = 0, created_ms = 0;
+
+    if (lane->dry || outbox_publisher_store_measure(lane->store, lane->read_id, &last_id,
+                                                    &created_ms, NULL) != WB_OK)
+        return lane->read_id;
+    return last_id;
+}
+
 /* Nothing leaves before the log it was read from is on disk: after a power cut a number could be
  * given to another row while the stream holds the first. */
 static bool batch_sync(struct outbox_publisher_lane *lane)
@@ -181,6 +205,7 @@ static bool batch_sync(struct outbox_publisher_lane *lane)
 
     if (lane->synced || batch_empty(lane))
         return true;
+    int64_t last_id = seen_id(lane);
     if (db_barrier_sync(lane->barrier, &why) != WB_OK) {
         outbox_publisher_lane_ours(lane, why.text);
         return false;
@@ -188,6 +213,7 @@ static bool batch_sync(struct outbox_publisher_lane *lane)
     WB_CRASH_POINT("outbox_publisher.synced");
     observe_add(lane->publisher->barriers, 1);
     lane->synced = true;
+    lane->synced_id = last_id;
     return true;
 }
 
@@ -218,7 +244,7 @@ static bool batch_fill(struct outbox_publisher_lane *lane)
         lane->read_id = before_id;
         return false;
     }
-    lane->synced = false;
+    lane->synced = batch_synced(lane);
     if (lane->batch.count > 0)
         WB_CRASH_POINT("outbox_publisher.read");
     return lane->batch.count > 0 || lane->read_id != before_id;

@@ -186,6 +186,7 @@ struct outbox_publisher_lane {
     size_t batch_limit;    /* rows read at once: fewer after starts without a mark */
     bool hurry;            /* a row waits for the next mark to be sent by itself */
     bool synced;           /* the batch survives a power cut */
+    int64_t synced_id;     /* and so does every row up to this one, as it was committed */
     bool probe;            /* the next message goes alone, see window_open() */
     uint64_t chain_seq;    /* the sequence the next message expects to follow */
     char chain_msg_id[MESSAGE_ID_MAX + 1]; /* and the id of the message there; "": unknown */

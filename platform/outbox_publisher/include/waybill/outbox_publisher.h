@@ -4,8 +4,8 @@
  * For each stream it is a state machine: it takes the role of the stream's publisher (a lock file,
  * so that of several processes one publishes and the others stand by), checks the stream against
  * its cursor, settles what a dead predecessor left open by reading it back, then drains: read a
- * batch, sync the log, send chained by the stream's sequence, mark. No transaction is open while
- * it waits for the network.
+ * batch, sync the log unless an earlier sync covers it, send chained by the stream's sequence,
+ * mark. No transaction is open while it waits for the network.
  *
  * Order     Rows go out in the order of the table. A row that is refused steps aside; whether the
  *           younger rows of its key wait for it, and until when, its class says (enum

@@ -1,0 +1,111 @@
+/* How often the log is synced before rows leave: once for all that were there, and again for news.
+ */
+#include "outbox_publisher_fixture.h"
+
+enum { BACKLOG = 3500 }; /* more than three batches */
+
+static void insert_many(struct fixture *f, int count)
+{
+    char sql[200];
+
+    (void)snprintf(sql, sizeof(sql),
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT %d)"
+                   " INSERT INTO outbox(subject, payload) SELECT 'a.x', i FROM n",
+                   count);
+    fixture_sql(f, sql);
+}
+
+static int64_t syncs(struct fixture *f)
+{
+    return observe_value(observe_series(f->observe, OBSERVE_OUTBOX_BARRIERS, "mine"));
+}
+
+static void start(struct fixture *f)
+{
+    f->options.name = "mine";
+    fixture_start(f);
+    fixture_run(f);
+}
+
+static void one_sync_serves_all_rows_that_were_there(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_many(f, BACKLOG);
+    start(f);
+    assert_int_equal(fixture_health(f).published, BACKLOG);
+    assert_int_equal(syncs(f), 1);
+}
+
+static void rows_that_came_later_are_synced_before_they_leave(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_many(f, BACKLOG);
+    start(f);
+    for (int i = 0; i < 3; i++) {
+        fixture_insert(f, "a.x", "", "new");
+        fixture_run(f);
+        assert_int_equal(fixture_health(f).published, BACKLOG + 1 + i);
+        assert_int_equal(syncs(f), 2 + i);
+    }
+}
+
+static void rows_that_come_during_a_backlog_are_synced_as_well(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_many(f, BACKLOG);
+    f->options.name = "mine";
+    fixture_start(f);
+    fixture_step_to_first_ack(f);
+    assert_int_equal(syncs(f), 1);
+    fixture_insert(f, "a.x", "", "new");
+    fixture_run(f);
+    assert_int_equal(fixture_health(f).published, BACKLOG + 1);
+    assert_int_equal(syncs(f), 2);
+}
+
+/* The claim says that it cannot be cancelled any more: that must not be forgotten. */
+static void claim_of_a_waiting_row_is_synced_though_the_row_is_old(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_sql(f, "INSERT INTO outbox(subject, payload, due_at)"
+                   " VALUES('a.x', 'due', 1700000000500)");
+    fixture_insert(f, "a.x", "", "now");
+    start(f);
+    assert_stream_holds(f, "A", "now");
+    assert_int_equal(syncs(f), 1);
+    fixture_pass(f, WB_SEC);
+    assert_stream_holds(f, "A", "now due");
+    assert_int_equal(syncs(f), 2);
+}
+
+/* Somebody else may have synced before; who takes over does not rely on it. */
+static void successor_syncs_for_itself(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_many(f, BACKLOG);
+    f->options.name = "mine";
+    fixture_start(f);
+    fixture_step_to_first_ack(f);
+    fixture_crash(f);
+    start(f);
+    assert_int_equal(fixture_int(f, "SELECT last_seq FROM outbox_cursor"), BACKLOG);
+    assert_int_equal(syncs(f), 2);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        T(one_sync_serves_all_rows_that_were_there),
+        T(rows_that_came_later_are_synced_before_they_leave),
+        T(rows_that_come_during_a_backlog_are_synced_as_well),
+        T(claim_of_a_waiting_row_is_synced_though_the_row_is_old),
+        T(successor_syncs_for_itself),
+    };
+    return cmocka_run_group_tests_name("outbox_publisher_barrier", tests, NULL, NULL);
+}
