@@ -200,7 +200,7 @@ static void late_ack_counts_and_is_counted(void **state)
     struct contract *c = *state;
 
     publish_some(c, 1);
-    struct event_bus_subscription *s = poll_with(c, 200 * WB_MS, 0);
+    struct event_bus_subscription *s = poll_with(c, 500 * WB_MS, 0);
     struct event_bus_delivery *first = take(s, 1, 1);
     struct event_bus_delivery *again = take(s, 1, 2);
     contract_expect_none(s, 50 * WB_MS); /* the server's clock began first: late by ours as well */
@@ -210,7 +210,7 @@ static void late_ack_counts_and_is_counted(void **state)
     event_bus_release(first);
     event_bus_release(again);
     struct event_bus_delivery *third = NULL;
-    if (event_bus_next(s, 600 * WB_MS, &third) == WB_OK)
+    if (event_bus_next(s, 700 * WB_MS, &third) == WB_OK)
         fail_msg("it came again although its first copy was acked");
     event_bus_unsubscribe(s);
 }

@@ -37,6 +37,17 @@ static void one_sync_serves_all_rows_that_were_there(void **state)
     assert_int_equal(syncs(f), 1);
 }
 
+/* After a power cut no more than that has to be read back: the marks are in the same log. */
+static void long_backlog_is_synced_again_and_again(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_many(f, 35000);
+    start(f);
+    assert_int_equal(fixture_health(f).published, 35000);
+    assert_in_range(syncs(f), 3, 5);
+}
+
 static void rows_that_came_later_are_synced_before_they_leave(void **state)
 {
     struct fixture *f = *state;
@@ -97,15 +108,83 @@ static void successor_syncs_for_itself(void **state)
     assert_int_equal(syncs(f), 2);
 }
 
+/* A backlog, of which the first batch was synced and sent. */
+static struct outbox_publisher_lane *begin_backlog(struct fixture *f)
+{
+    insert_many(f, BACKLOG);
+    f->options.name = "mine";
+    fixture_start(f);
+    fixture_step_to_first_ack(f);
+    assert_int_equal(syncs(f), 1);
+    return f->publisher->lanes[0];
+}
+
+static void end_backlog(struct fixture *f)
+{
+    fixture_run(f);
+    assert_int_equal(fixture_health(f).published, BACKLOG);
+    assert_int_equal(syncs(f), 2);
+}
+
+/* Another lane has found that the database was restored. */
+static void rows_leave_under_a_new_source_once_it_is_synced(void **state)
+{
+    struct fixture *f = *state;
+
+    outbox_publisher_restore_tell(begin_backlog(f));
+    end_backlog(f);
+}
+
+/* A person has cancelled a row, say, and younger ones of its key are free to go. */
+static void rows_follow_a_decision_once_it_is_synced(void **state)
+{
+    struct fixture *f = *state;
+
+    begin_backlog(f)->exceptions_stale = true;
+    end_backlog(f);
+}
+
+static struct outbox_publisher_lane *start_draining(struct fixture *f)
+{
+    fixture_start(f);
+    while (fixture_health(f).state != OUTBOX_PUBLISHER_DRAIN)
+        assert_true(outbox_publisher_step(f->publisher));
+    return f->publisher->lanes[0];
+}
+
+/* It is noted which row goes next, alone, since sending has ended one process after the other. */
+static void suspect_leaves_once_its_note_is_synced(void **state)
+{
+    struct fixture *f = *state;
+
+    insert_many(f, 3);
+    f->options.name = "mine";
+    for (int i = 0; i < 12; i++) {
+        (void)start_draining(f);
+        fixture_crash(f);
+    }
+    struct outbox_publisher_lane *lane = start_draining(f);
+    assert_int_equal(lane->batch_limit, 1);
+    lane->synced_id = 3; /* as after a batch of all three */
+    while (outbox_publisher_flight_count(lane->flight) == 0)
+        assert_true(outbox_publisher_step(f->publisher));
+    assert_int_equal(lane->cursor.suspect_id, 1);
+    assert_int_equal(syncs(f), 1);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         T(one_sync_serves_all_rows_that_were_there),
+        T(long_backlog_is_synced_again_and_again),
         T(rows_that_came_later_are_synced_before_they_leave),
         T(rows_that_come_during_a_backlog_are_synced_as_well),
         T(claim_of_a_waiting_row_is_synced_though_the_row_is_old),
         T(successor_syncs_for_itself),
+        T(rows_leave_under_a_new_source_once_it_is_synced),
+        T(rows_follow_a_decision_once_it_is_synced),
+        T(suspect_leaves_once_its_note_is_synced),
     };
     return cmocka_run_group_tests_name("outbox_publisher_barrier", tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 #include "outbox_publisher_flight.h"
 #include "waybill/event_bus_impl.h"
 
-enum { CAPACITY = 16, ROUNDS = 20000, HANG_MS = 20000 };
+enum { CAPACITY = 16, ROUNDS = 200000, HANG_MS = 10000 };
 
 /* ---- a bus that keeps what is published until the test answers it -----------------------------
  */
@@ -64,6 +64,9 @@ struct fixture {
     struct keeping_bus bus;
     struct outbox_publisher_flight *flight;
     int64_t sent;
+    pthread_t thread; /* answers, while answering */
+    bool answering;
+    atomic_bool stop;
 };
 
 static int setup(void **state)
@@ -86,6 +89,9 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
+    atomic_store(&f->stop, true);
+    if (f->answering)
+        pthread_join(f->thread, NULL);
     outbox_publisher_flight_release(f->flight);
     event_bus_destroy(&f->bus.base);
     free(f);
@@ -153,6 +159,23 @@ static void sleeper_is_woken_by_the_answer_it_waits_for_not_by_those_before(void
     assert_false(outbox_publisher_flight_sleep(f->flight, 100)); /* all there are */
 }
 
+static void answer_that_overtook_the_oldest_lets_nobody_spin(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 4; i++)
+        send(f);
+    answer(&f->bus, 2, WB_OK);
+    assert_true(outbox_publisher_flight_sleep(f->flight, 3)); /* nothing can be taken */
+    answer(&f->bus, 0, WB_OK);
+    assert_false(woken_within(f, 0));
+    assert_true(outbox_publisher_flight_sleep(f->flight, 3));
+    answer(&f->bus, 1, WB_OK);
+    assert_true(woken_within(f, 0));
+    assert_false(outbox_publisher_flight_sleep(f->flight, 3));
+    answer(&f->bus, 3, WB_OK);
+}
+
 static void failure_wakes_whoever_waits_for_more(void **state)
 {
     struct fixture *f = *state;
@@ -168,6 +191,30 @@ static void failure_wakes_whoever_waits_for_more(void **state)
     assert_string_equal(why.text, wb_err_text(WB_TIMEOUT));
     for (size_t i = 1; i < 4; i++)
         answer(&f->bus, i, WB_OK);
+}
+
+static void failure_behind_an_open_answer_is_seen_as_soon_as_that_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct outbox_publisher_sent sent;
+
+    for (int i = 0; i < 4; i++)
+        send(f);
+    assert_true(outbox_publisher_flight_sleep(f->flight, 4));
+    answer(&f->bus, 1, WB_TIMEOUT);
+    assert_true(woken_within(f, 0));
+    assert_true(outbox_publisher_flight_sleep(f->flight, 4)); /* nothing can be taken yet */
+    answer(&f->bus, 2, WB_TIMEOUT);
+    assert_false(woken_within(f, 0));
+    assert_true(outbox_publisher_flight_sleep(f->flight, 4));
+    answer(&f->bus, 0, WB_OK);
+    assert_true(woken_within(f, 0));
+    for (int i = 0; i < 3; i++)
+        assert_true(outbox_publisher_flight_take(f->flight, &sent));
+    outbox_publisher_flight_why(f->flight, NULL);
+    assert_true(outbox_publisher_flight_sleep(f->flight, 4));
+    answer(&f->bus, 3, WB_OK);
+    assert_true(woken_within(f, 0));
 }
 
 static void kick_wakes_with_nothing_on_its_way(void **state)
@@ -195,16 +242,21 @@ static void answers_after_the_release_fall_on_the_floor(void **state)
 
 /* ---- at the same time ------------------------------------------------------------------------ */
 
-/* Answers each as soon as it is sent. */
+/* Answers each a moment after it was sent, a different one each time. */
 static void *answer_all(void *arg)
 {
-    struct keeping_bus *bus = arg;
+    struct fixture *f = arg;
+    struct wb_rng rng;
 
+    wb_rng_seed(&rng, 11);
     for (size_t i = 0; i < ROUNDS; i++) {
-        while (atomic_load(&bus->published) == i)
-            sched_yield();
-        answer(bus, i, i % 97 == 0 ? WB_TIMEOUT : WB_OK);
-        atomic_fetch_add(&bus->answered, 1);
+        while (atomic_load(&f->bus.published) == i)
+            if (atomic_load(&f->stop))
+                return NULL;
+        for (uint64_t spins = wb_rng_below(&rng, 64); spins > 0; spins--)
+            (void)atomic_load(&f->stop);
+        answer(&f->bus, i, i % 97 == 0 ? WB_TIMEOUT : WB_OK);
+        atomic_fetch_add(&f->bus.answered, 1);
     }
     return NULL;
 }
@@ -214,12 +266,12 @@ static void no_wake_up_is_lost(void **state)
     struct fixture *f = *state;
     struct outbox_publisher_sent sent;
     struct wb_why why;
-    pthread_t thread;
     int64_t taken = 0;
     struct wb_rng rng;
 
     wb_rng_seed(&rng, 7);
-    assert_int_equal(pthread_create(&thread, NULL, answer_all, &f->bus), 0);
+    f->answering = pthread_create(&f->thread, NULL, answer_all, f) == 0;
+    assert_true(f->answering);
     while (taken < ROUNDS) {
         while (f->sent < ROUNDS && outbox_publisher_flight_count(f->flight) < CAPACITY)
             send(f);
@@ -235,7 +287,6 @@ static void no_wake_up_is_lost(void **state)
                 assert_int_equal(sent.sequence, taken);
         }
     }
-    pthread_join(thread, NULL);
 }
 
 int main(void)
@@ -244,7 +295,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(answers_are_taken_in_the_order_of_sending),
         T(sleeper_is_woken_by_the_answer_it_waits_for_not_by_those_before),
+        T(answer_that_overtook_the_oldest_lets_nobody_spin),
         T(failure_wakes_whoever_waits_for_more),
+        T(failure_behind_an_open_answer_is_seen_as_soon_as_that_comes),
         T(kick_wakes_with_nothing_on_its_way),
         T(answers_after_the_release_fall_on_the_floor),
         T(no_wake_up_is_lost),

@@ -143,5 +143,6 @@ wb_err outbox_publisher_exceptions_reload(struct outbox_publisher_lane *lane, st
         return err;
     outbox_publisher_exceptions_reload_end(&lane->exceptions);
     lane->exceptions_stale = false;
+    outbox_publisher_unsynced(lane); /* rows may follow what was decided about older ones */
     return WB_OK;
 }

@@ -9,7 +9,8 @@
 #define TICK_NS        WB_SEC
 #define ANSWERS_IN_NS  (10 * WB_MS) /* a full window is looked at so often, however few came */
 
-enum { LOOKS_MAX = 3 }; /* without an ack between, before it is called an outage */
+enum { LOOKS_MAX = 3 };     /* without an ack between, before it is called an outage */
+enum { SYNC_ROWS = 10000 }; /* that leave after one sync of the log */
 
 static bool set_aside_visit(void *ctx, const struct outbox_row *row)
 {
@@ -37,7 +38,7 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
     lane->batch.count = lane->batch.next = lane->batch.used = 0;
     lane->verdict = OUTBOX_PUBLISHER_GOES_ON;
     lane->read_id = lane->cursor.last_id;
-    lane->synced_id = 0;
+    outbox_publisher_unsynced(lane);
     lane->chain_seq = lane->cursor.last_seq;
     lane->acked_seq = lane->cursor.last_seq;
     lane->failed_id = 0;
@@ -45,6 +46,7 @@ void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane)
     lane->unmarked = lane->unmarked_bytes = 0;
     lane->unmarked_mono_ns = 0;
     lane->dry = lane->aside_full = false;
+    outbox_publisher_flight_why(lane->flight, NULL); /* of what failed, nobody will ask any more */
     outbox_publisher_exceptions_land(&lane->exceptions);
     pass_set_aside(lane);
     outbox_publisher_audit_reset(lane);
@@ -174,10 +176,18 @@ static bool mark_if_due(struct outbox_publisher_lane *lane)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+void outbox_publisher_unsynced(struct outbox_publisher_lane *lane)
+{
+    lane->synced = false;
+    lane->synced_id = 0;
+}
+
 /* Rows get their numbers in the order in which they are committed: a sync holds for all up to the
  * newest that was seen before it. What was said of a row later, a claim say, is newer than that. */
 static bool batch_synced(const struct outbox_publisher_lane *lane)
 {
+    if (lane->cursor.suspect_id != 0)
+        return false;
     for (size_t i = 0; i < lane->batch.count; i++) {
         const struct outbox_publisher_item *item = &lane->batch.items[i];
         if (item->exception || item->unclaimed || item->row.id > lane->synced_id)
@@ -186,7 +196,8 @@ static bool batch_synced(const struct outbox_publisher_lane *lane)
     return true;
 }
 
-/* The newest row in the table; with a backlog one sync serves many batches. */
+/* With a backlog one sync serves many batches, yet not all of them: it is for the marks, too, and
+ * what they tell need not be read back after a power cut. */
 static int64_t seen_id(struct outbox_publisher_lane *lane)
 {
     int64_t last_id = 0, created_ms = 0;
@@ -194,7 +205,7 @@ static int64_t seen_id(struct outbox_publisher_lane *lane)
     if (lane->dry || outbox_publisher_store_measure(lane->store, lane->read_id, &last_id,
                                                     &created_ms, NULL) != WB_OK)
         return lane->read_id;
-    return last_id;
+    return last_id < lane->read_id + SYNC_ROWS ? last_id : lane->read_id + SYNC_ROWS;
 }
 
 /* Nothing leaves before the log it was read from is on disk: after a power cut a number could be

@@ -93,17 +93,18 @@ void outbox_publisher_flight_kick(struct outbox_publisher_flight *flight)
         return;
 }
 
-static void failure_note(struct outbox_publisher_flight *self, wb_err err, const struct wb_why *why)
+/* true: it is the first since why was asked for. */
+static bool failure_note(struct outbox_publisher_flight *self, wb_err err, const struct wb_why *why)
 {
     pthread_mutex_lock(&self->mutex);
-    if (!atomic_load(&self->failed)) {
-        if (why != NULL)
-            self->why = *why;
-        else
-            (void)wb_fail(&self->why, err, "%s", wb_err_text(err));
-        atomic_store(&self->failed, true);
-    }
+    bool first = !atomic_load(&self->failed);
+    if (first && why != NULL)
+        self->why = *why;
+    else if (first)
+        (void)wb_fail(&self->why, err, "%s", wb_err_text(err));
+    atomic_store(&self->failed, true);
     pthread_mutex_unlock(&self->mutex);
+    return first;
 }
 
 static void answered(void *ctx, wb_err err, const struct event_bus_ack_info *ack,
@@ -111,6 +112,7 @@ static void answered(void *ctx, wb_err err, const struct event_bus_ack_info *ack
 {
     struct slot *slot = ctx;
     struct outbox_publisher_flight *self = slot->flight;
+    bool alarm = false;
 
     slot->sent.err = err;
     if (err == WB_OK) {
@@ -118,13 +120,14 @@ static void answered(void *ctx, wb_err err, const struct event_bus_ack_info *ack
         slot->sent.sequence = ack->sequence;
         slot->sent.duplicate = ack->duplicate;
     } else {
-        failure_note(self, err, why);
+        alarm = failure_note(self, err, why);
     }
     /* From here on the slot is the lane's, and may be in use anew. One of us sees the other: we
-     * write answered, then read awaited; a lane that goes to sleep does it the other way round. */
+     * write answered (and failed), then read awaited; a lane that goes to sleep does it the other
+     * way round. */
     atomic_store(&slot->answered, true);
     struct slot *awaited = atomic_load(&self->awaited);
-    if (awaited != NULL && (awaited == slot || err != WB_OK) &&
+    if (awaited != NULL && (awaited == slot || alarm) &&
         atomic_compare_exchange_strong(&self->awaited, &awaited, NULL))
         outbox_publisher_flight_kick(self);
     reference_drop(self);
@@ -202,7 +205,8 @@ bool outbox_publisher_flight_younger(const struct outbox_publisher_flight *fligh
 void outbox_publisher_flight_why(struct outbox_publisher_flight *flight, struct wb_why *ret_why)
 {
     pthread_mutex_lock(&flight->mutex);
-    *ret_why = flight->why;
+    if (ret_why != NULL)
+        *ret_why = flight->why;
     flight->why.text[0] = '\0';
     atomic_store(&flight->failed, false);
     pthread_mutex_unlock(&flight->mutex);
@@ -213,15 +217,20 @@ int outbox_publisher_flight_fd(const struct outbox_publisher_flight *flight)
     return flight->fd;
 }
 
+/* Waits for the youngest of them that is not answered: answers of one stream come in order, mostly.
+ * After a failure each answer counts, since it may be the one before it. */
 bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight, size_t answers)
 {
     if (flight->count == 0)
         return true;
-    struct slot *awaited = slot_at(flight, (answers < flight->count ? answers : flight->count) - 1);
-    atomic_store(&flight->awaited, awaited);
-    if (!atomic_load(&awaited->answered) &&
-        !(atomic_load(&slot_at(flight, 0)->answered) && atomic_load(&flight->failed)))
-        return true;
+    for (size_t i = answers < flight->count ? answers : flight->count; i-- > 0;) {
+        struct slot *slot = slot_at(flight, i);
+        if (i > 0 && atomic_load(&flight->failed))
+            continue;
+        atomic_store(&flight->awaited, slot);
+        if (!atomic_load(&slot->answered) && (i == 0 || !atomic_load(&flight->failed)))
+            return true;
+    }
     atomic_store(&flight->awaited, NULL);
     return false;
 }

@@ -56,7 +56,8 @@ int64_t outbox_publisher_flight_oldest(const struct outbox_publisher_flight *fli
 bool outbox_publisher_flight_younger(const struct outbox_publisher_flight *flight, int64_t row_id,
                                      uint64_t key_hash);
 
-/** Why the first failure since the last call of this failed; "" when nothing did. */
+/** Why the first failure since the last call of this failed; "" when nothing did. NULL: forget it.
+ */
 void outbox_publisher_flight_why(struct outbox_publisher_flight *flight, struct wb_why *ret_why);
 
 /** The eventfd a sleeping lane waits on. */
@@ -67,7 +68,8 @@ void outbox_publisher_flight_kick(struct outbox_publisher_flight *flight);
 
 /**
  * From now on the fd wakes once the oldest `answers` (1 or more; all, if they are fewer) have come,
- * or one that failed. false: they are there already, do not sleep.
+ * and when the first comes that failed; from then on until flight_why() at every one that can be
+ * taken. false: they are there already, do not sleep.
  */
 bool outbox_publisher_flight_sleep(struct outbox_publisher_flight *flight, size_t answers);
 void outbox_publisher_flight_awake(struct outbox_publisher_flight *flight);

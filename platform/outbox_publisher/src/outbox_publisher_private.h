@@ -435,6 +435,8 @@ void outbox_publisher_plan_fill(struct outbox_publisher_lane *lane,
 bool outbox_publisher_drain(struct outbox_publisher_lane *lane);
 /** Start anew behind the cursor. */
 void outbox_publisher_drain_reset(struct outbox_publisher_lane *lane);
+/** What leaves from now on may rest on what was committed just now: earlier syncs do not count. */
+void outbox_publisher_unsynced(struct outbox_publisher_lane *lane);
 /** Every row up to here is acknowledged, or has an exception. */
 int64_t outbox_publisher_done_id(const struct outbox_publisher_lane *lane);
 /** Move the cursor behind what is acknowledged, and write the exceptions. */

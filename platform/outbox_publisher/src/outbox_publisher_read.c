@@ -252,6 +252,7 @@ static void row_gone(struct outbox_publisher_lane *lane, int64_t id)
            lane->publisher->name, lane->stream, (long long)id);
     outbox_publisher_exceptions_done(&lane->exceptions, id, 0);
     outbox_publisher_unmarked(lane);
+    outbox_publisher_unsynced(lane); /* those that it held up follow */
 }
 
 /* Rows beyond wait for the straight path to come that far, or for lost ones not loaded yet. */

@@ -98,9 +98,11 @@ bool outbox_publisher_sources_fresh(struct outbox_publisher_lane *lane)
 
     if (!atomic_exchange(&lane->sources_stale, false))
         return true;
-    if (outbox_publisher_store_sources(lane->store, &lane->sources, &why) == WB_OK)
-        return true;
-    atomic_store(&lane->sources_stale, true);
-    outbox_publisher_lane_ours(lane, why.text);
-    return false;
+    if (outbox_publisher_store_sources(lane->store, &lane->sources, &why) != WB_OK) {
+        atomic_store(&lane->sources_stale, true);
+        outbox_publisher_lane_ours(lane, why.text);
+        return false;
+    }
+    outbox_publisher_unsynced(lane); /* nothing leaves under a source that may be forgotten */
+    return true;
 }
