@@ -12,7 +12,7 @@
 
 #include <waybill/subject.h>
 
-#define WINDOW_DEFAULT       1000
+#define WINDOW_DEFAULT       2000
 #define WINDOW_BYTES_DEFAULT (2U << 20)
 #define SET_ASIDE_DEFAULT    100000 /* some 12 MB of memory, more with keys of their own */
 #define ACK_TIMEOUT_NS       (5 * WB_SEC)

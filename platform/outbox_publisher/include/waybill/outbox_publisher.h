@@ -78,15 +78,16 @@ struct outbox_publisher_options {
                                    and shown as an exception */
     size_t stream_count;        /* 1 to 16 */
     const char *name;           /* of the outbox, in metrics and logs; NULL: the file's name */
-    size_t window;              /* sent and not yet marked, messages; 0: 1000 */
-    size_t window_bytes;        /* 0: 2 MiB */
-    int64_t ack_timeout_ns;     /* 0: 5 s */
-    int64_t audit_wait_ns;      /* what was published so long ago is read back; 0: 5 min. Shorter
-                                   than a server's sync interval, it tells little about power cuts */
-    uint32_t max_attempts;      /* of a row that is refused, before it is parked; 0: 10 */
-    size_t max_set_aside;       /* rows of a stream that are refused, parked or blocked by one that
-                                   is; 0: 100 000. So many, or up to a batch more, and no new row
-                                   is read until one of them is sent or discarded */
+    size_t window;          /* sent and not yet marked, messages; 0: 2000. A crash leaves as many
+                               to be read back; with 1000 a drain takes a tenth longer */
+    size_t window_bytes;    /* 0: 2 MiB */
+    int64_t ack_timeout_ns; /* 0: 5 s */
+    int64_t audit_wait_ns;  /* what was published so long ago is read back; 0: 5 min. Shorter
+                               than a server's sync interval, it tells little about power cuts */
+    uint32_t max_attempts;  /* of a row that is refused, before it is parked; 0: 10 */
+    size_t max_set_aside;   /* rows of a stream that are refused, parked or blocked by one that
+                               is; 0: 100 000. So many, or up to a batch more, and no new row
+                               is read until one of them is sent or discarded */
     const struct wb_clock *clock;       /* NULL: the system's */
     const struct outbox_class *classes; /* borrowed until stop; their policy counts here */
     size_t class_count;
