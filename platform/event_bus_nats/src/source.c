@@ -235,7 +235,10 @@ wb_err event_bus_nats_source_reconcile(struct nats_source *source, json_t *strea
         if (err == WB_OK && one != WB_NO_STREAM) /* it may be gone again */
             err = one;
     }
+    /* Under the mutex for its neighbours: they may be read as one word. */
+    pthread_mutex_lock(&source->bus->engine.mutex);
     source->began = true;
+    pthread_mutex_unlock(&source->bus->engine.mutex);
     return err;
 }
 
