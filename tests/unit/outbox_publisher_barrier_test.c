@@ -27,6 +27,17 @@ static void start(struct fixture *f)
     fixture_run(f);
 }
 
+/* A backlog, of which the first batch was synced and sent. */
+static struct outbox_publisher_lane *begin_backlog(struct fixture *f)
+{
+    insert_many(f, BACKLOG);
+    f->options.name = "mine";
+    fixture_start(f);
+    fixture_step_to_first_ack(f);
+    assert_int_equal(syncs(f), 1);
+    return f->publisher->lanes[0];
+}
+
 static void one_sync_serves_all_rows_that_were_there(void **state)
 {
     struct fixture *f = *state;
@@ -66,11 +77,7 @@ static void rows_that_come_during_a_backlog_are_synced_as_well(void **state)
 {
     struct fixture *f = *state;
 
-    insert_many(f, BACKLOG);
-    f->options.name = "mine";
-    fixture_start(f);
-    fixture_step_to_first_ack(f);
-    assert_int_equal(syncs(f), 1);
+    (void)begin_backlog(f);
     fixture_insert(f, "a.x", "", "new");
     fixture_run(f);
     assert_int_equal(fixture_health(f).published, BACKLOG + 1);
@@ -98,25 +105,11 @@ static void successor_syncs_for_itself(void **state)
 {
     struct fixture *f = *state;
 
-    insert_many(f, BACKLOG);
-    f->options.name = "mine";
-    fixture_start(f);
-    fixture_step_to_first_ack(f);
+    (void)begin_backlog(f);
     fixture_crash(f);
     start(f);
     assert_int_equal(fixture_int(f, "SELECT last_seq FROM outbox_cursor"), BACKLOG);
     assert_int_equal(syncs(f), 2);
-}
-
-/* A backlog, of which the first batch was synced and sent. */
-static struct outbox_publisher_lane *begin_backlog(struct fixture *f)
-{
-    insert_many(f, BACKLOG);
-    f->options.name = "mine";
-    fixture_start(f);
-    fixture_step_to_first_ack(f);
-    assert_int_equal(syncs(f), 1);
-    return f->publisher->lanes[0];
 }
 
 static void end_backlog(struct fixture *f)
