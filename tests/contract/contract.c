@@ -51,7 +51,7 @@ int contract_run(const struct contract_bus *bus)
     const struct contract_cases *const files[] = {
         &contract_stream_cases,  &contract_scan_cases,      &contract_subject_cases,
         &contract_publish_cases, &contract_subscribe_cases, &contract_durable_cases,
-        &contract_settle_cases,  &contract_end_cases,
+        &contract_settle_cases,  &contract_end_cases,       &contract_pipeline_cases,
     };
     struct CMUnitTest tests[256];
     size_t count = 0;

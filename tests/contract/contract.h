@@ -163,6 +163,7 @@ struct contract_cases {
 extern const struct contract_cases contract_stream_cases;
 extern const struct contract_cases contract_scan_cases;
 extern const struct contract_cases contract_publish_cases;
+extern const struct contract_cases contract_pipeline_cases;
 extern const struct contract_cases contract_subscribe_cases;
 extern const struct contract_cases contract_durable_cases;
 extern const struct contract_cases contract_settle_cases;
