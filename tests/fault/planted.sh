@@ -110,6 +110,9 @@ plant "a sync holds for what was decided since" $publisher/outbox_publisher_clai
 plant "a sync holds for a source that is new" $publisher/outbox_publisher_restore.c \
     's/^    outbox_publisher_unsynced\(lane\);.*$//' \
     unit.outbox_publisher_barrier_test
+plant "a sync holds for a row that is gone" $publisher/outbox_publisher_read.c \
+    's/^    outbox_publisher_unsynced\(lane\);.*$//' \
+    unit.outbox_publisher_barrier_test
 plant "a sync holds for what is said of a row later" $publisher/outbox_publisher_drain.c \
     's/item->exception \|\| item->unclaimed \|\|/item->row.id < 0 ||/' \
     unit.outbox_publisher_barrier_test

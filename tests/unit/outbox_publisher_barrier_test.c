@@ -137,6 +137,19 @@ static void rows_follow_a_decision_once_it_is_synced(void **state)
     end_backlog(f);
 }
 
+/* A person has deleted a row: a power cut must not bring it back behind those that follow it. */
+static void rows_follow_one_that_is_gone_once_that_is_synced(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_sql(f, "INSERT INTO outbox(subject, payload, due_at)"
+                   " VALUES('a.x', 'due', 1700000000500)");
+    (void)begin_backlog(f);
+    fixture_sql(f, "DELETE FROM outbox WHERE id = 1");
+    event_bus_memory_advance(f->bus, WB_SEC);
+    end_backlog(f);
+}
+
 static void start_draining(struct fixture *f)
 {
     fixture_start(f);
@@ -178,6 +191,7 @@ int main(void)
         T(successor_syncs_for_itself),
         T(rows_leave_under_a_new_source_once_it_is_synced),
         T(rows_follow_a_decision_once_it_is_synced),
+        T(rows_follow_one_that_is_gone_once_that_is_synced),
         T(suspect_leaves_once_its_note_is_synced),
     };
     return cmocka_run_group_tests_name("outbox_publisher_barrier", tests, NULL, NULL);
