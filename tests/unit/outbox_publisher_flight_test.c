@@ -8,7 +8,7 @@
 #include "outbox_publisher_flight.h"
 #include "waybill/event_bus_impl.h"
 
-enum { CAPACITY = 16, ROUNDS = 200000, HANG_MS = 10000 };
+enum { CAPACITY = 16, ROUNDS = 400000, HANG_MS = 10000 };
 
 /* ---- a bus that keeps what is published until the test answers it -----------------------------
  */
@@ -242,7 +242,14 @@ static void answers_after_the_release_fall_on_the_floor(void **state)
 
 /* ---- at the same time ------------------------------------------------------------------------ */
 
-/* Answers each a moment after it was sent, a different one each time. */
+/* Never twice the same moment. */
+static void linger(struct fixture *f, struct wb_rng *rng, uint64_t most)
+{
+    for (uint64_t spins = wb_rng_below(rng, most); spins > 0; spins--)
+        (void)atomic_load(&f->stop);
+}
+
+/* Answers each soon after it was sent. */
 static void *answer_all(void *arg)
 {
     struct fixture *f = arg;
@@ -253,8 +260,7 @@ static void *answer_all(void *arg)
         while (atomic_load(&f->bus.published) == i)
             if (atomic_load(&f->stop))
                 return NULL;
-        for (uint64_t spins = wb_rng_below(&rng, 64); spins > 0; spins--)
-            (void)atomic_load(&f->stop);
+        linger(f, &rng, 64);
         answer(&f->bus, i, i % 97 == 0 ? WB_TIMEOUT : WB_OK);
         atomic_fetch_add(&f->bus.answered, 1);
     }
@@ -273,9 +279,11 @@ static void no_wake_up_is_lost(void **state)
     f->answering = pthread_create(&f->thread, NULL, answer_all, f) == 0;
     assert_true(f->answering);
     while (taken < ROUNDS) {
-        while (f->sent < ROUNDS && outbox_publisher_flight_count(f->flight) < CAPACITY)
+        size_t window = 1 + (size_t)wb_rng_below(&rng, 3); /* few, so that they meet often */
+        while (f->sent < ROUNDS && outbox_publisher_flight_count(f->flight) < window)
             send(f);
         size_t answers = 1 + (size_t)wb_rng_below(&rng, CAPACITY + 1);
+        linger(f, &rng, 256);
         if (outbox_publisher_flight_sleep(f->flight, answers) && !woken_within(f, HANG_MS))
             fail_msg("asleep at %lld of %d, %zu answered", (long long)taken, ROUNDS,
                      atomic_load(&f->bus.answered));
