@@ -242,7 +242,7 @@ static void answers_after_the_release_fall_on_the_floor(void **state)
 
 /* ---- at the same time ------------------------------------------------------------------------ */
 
-/* Never twice the same moment. */
+/* A different moment each time, so that the two meet at every point. */
 static void linger(struct fixture *f, struct wb_rng *rng, uint64_t most)
 {
     for (uint64_t spins = wb_rng_below(rng, most); spins > 0; spins--)
@@ -282,7 +282,7 @@ static void no_wake_up_is_lost(void **state)
         size_t window = 1 + (size_t)wb_rng_below(&rng, 3); /* few, so that they meet often */
         while (f->sent < ROUNDS && outbox_publisher_flight_count(f->flight) < window)
             send(f);
-        size_t answers = 1 + (size_t)wb_rng_below(&rng, CAPACITY + 1);
+        size_t answers = 1 + (size_t)wb_rng_below(&rng, window + 1); /* up to more than there are */
         linger(f, &rng, 256);
         if (outbox_publisher_flight_sleep(f->flight, answers) && !woken_within(f, HANG_MS))
             fail_msg("asleep at %lld of %d, %zu answered", (long long)taken, ROUNDS,
