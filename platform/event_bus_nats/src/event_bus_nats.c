@@ -13,6 +13,7 @@
 #define BATCH_DEFAULT        256
 #define WORKERS_DEFAULT      2
 #define CONNECT_TIMEOUT_NS   (2 * WB_SEC)
+#define PING_INTERVAL_NS     WB_SEC
 
 static int64_t now_ns(void)
 {
@@ -314,6 +315,7 @@ free_urls:
 static wb_err start_links(struct nats_bus *bus, const struct event_bus_nats_options *o,
                           struct wb_why *why)
 {
+    int64_t ping_ns = o->ping_interval_ns > 0 ? o->ping_interval_ns : PING_INTERVAL_NS;
     natsOptions *pub = NULL;
     natsOptions *sub = NULL;
 
@@ -325,12 +327,12 @@ static wb_err start_links(struct nats_bus *bus, const struct event_bus_nats_opti
         natsOptions_Destroy(pub);
         return err;
     }
-    err = event_bus_nats_link_start(&bus->pub, &pub_events, bus, pub);
+    err = event_bus_nats_link_start(&bus->pub, &pub_events, bus, pub, ping_ns);
     if (err != WB_OK) {
         natsOptions_Destroy(sub);
         return wb_fail(why, err, "NATS bus: no thread or memory for a connection");
     }
-    err = event_bus_nats_link_start(&bus->sub, &sub_events, bus, sub);
+    err = event_bus_nats_link_start(&bus->sub, &sub_events, bus, sub, ping_ns);
     if (err != WB_OK) {
         event_bus_nats_link_stop(&bus->pub);
         event_bus_nats_link_free(&bus->pub);

@@ -5,9 +5,7 @@
 
 #define BACKOFF_MIN_NS (50 * WB_MS)
 #define BACKOFF_MAX_NS (2 * WB_SEC)
-#define FLUSH_WAIT_MS  20
-#define BATCH_MIN      16    /* messages sent while the last were written: it is a stream of them */
-#define BATCH_NS       WB_MS /* after which nats.c has written a batch */
+#define FAREWELL_MS    500 /* for what was sent to arrive before the connection is closed */
 
 static int64_t now_ns(void)
 {
@@ -41,15 +39,19 @@ void event_bus_nats_link_release(struct nats_link *link, natsStatus status)
     pthread_mutex_unlock(&link->mutex);
 }
 
+natsConnection *event_bus_nats_link_acquire_to_send(struct nats_link *link)
+{
+    natsConnection *nc = event_bus_nats_link_acquire(link);
+
+    if (nc != NULL)
+        event_bus_nats_wire_sending(&link->wire);
+    return nc;
+}
+
 void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status)
 {
-    pthread_mutex_lock(&link->mutex);
-    link->lost |= broke_the_connection(status);
-    bool wake = link->idle && link->unflushed == 0;
-    link->unflushed++;
-    if ((--link->users == 0 && link->lost) || wake)
-        pthread_cond_broadcast(&link->changed);
-    pthread_mutex_unlock(&link->mutex);
+    event_bus_nats_wire_sent(&link->wire);
+    event_bus_nats_link_release(link, status);
 }
 
 wb_err event_bus_nats_link_err(natsStatus status)
@@ -82,7 +84,7 @@ wb_err event_bus_nats_link_err(natsStatus status)
 wb_err event_bus_nats_link_send(struct nats_link *link, const char *subject, const char *reply,
                                 struct wb_bytes data)
 {
-    natsConnection *nc = event_bus_nats_link_acquire(link);
+    natsConnection *nc = event_bus_nats_link_acquire_to_send(link);
 
     if (nc == NULL)
         return WB_UNREACHABLE;
@@ -344,7 +346,7 @@ static natsStatus connect_now(struct nats_link *link, natsConnection **ret_nc,
         return s;
     s = subscribe(link, nc, &sub);
     if (s != NATS_OK) {
-        natsConnection_Close(nc);
+        event_bus_nats_wire_close(&link->wire);
         tear_down(link, nc, sub);
         return s;
     }
@@ -393,12 +395,15 @@ static void publish_connection(struct nats_link *link, natsConnection *nc)
 static void withdraw_connection(struct nats_link *link, natsConnection *nc)
 {
     pthread_mutex_lock(&link->mutex);
+    bool leaving = link->stopping;
     link->nc = NULL;
     link->refusal = WB_UNREACHABLE;
     (void)snprintf(link->problem, sizeof(link->problem), "the connection was lost");
     pthread_mutex_unlock(&link->mutex);
     link->events->down(link->ctx);
-    natsConnection_Close(nc);
+    if (leaving)
+        (void)natsConnection_FlushTimeout(nc, FAREWELL_MS);
+    event_bus_nats_wire_close(&link->wire);
     pthread_mutex_lock(&link->mutex);
     while (link->users > 0)
         pthread_cond_wait(&link->changed, &link->mutex);
@@ -406,46 +411,20 @@ static void withdraw_connection(struct nats_link *link, natsConnection *nc)
     link->events->down(link->ctx);
 }
 
-/*
- * nats.c either writes each message by itself or sleeps a millisecond before it writes a batch. We
- * let it batch, and write at once as long as little is sent. The mutex is held.
- */
-static void flush(struct nats_link *link, natsConnection *nc)
-{
-    bool little = link->unflushed < BATCH_MIN;
-    int64_t until = now_ns() + BATCH_NS;
-    bool waiting = true;
-
-    link->unflushed = 0;
-    if (little) {
-        pthread_mutex_unlock(&link->mutex);
-        /* It is written in any case; a dead peer is for the pings to find. */
-        (void)natsConnection_FlushTimeout(nc, FLUSH_WAIT_MS);
-        pthread_mutex_lock(&link->mutex);
-    } else {
-        while (waiting && !link->lost && !link->stopping && !link->woken)
-            waiting = wb_cond_wait_until(&link->changed, &link->mutex, until);
-    }
-}
-
-/* Flush and tick until the connection is lost or the link is to stop. */
-static void stay(struct nats_link *link, natsConnection *nc)
+/* Tick until the connection is lost or the link is to stop. */
+static void stay(struct nats_link *link)
 {
     int64_t due = 0;
 
     pthread_mutex_lock(&link->mutex);
     while (!link->lost && !link->stopping) {
-        if (link->unflushed > 0)
-            flush(link, nc);
         if (link->woken || now_ns() >= due) {
             link->woken = false;
             pthread_mutex_unlock(&link->mutex);
             due = link->events->tick(link->ctx, now_ns());
             pthread_mutex_lock(&link->mutex);
-        } else if (link->unflushed == 0 && !link->lost && !link->stopping) {
-            link->idle = true;
+        } else {
             (void)wb_cond_wait_until(&link->changed, &link->mutex, due);
-            link->idle = false;
         }
     }
     link->lost = true; /* no new use begins */
@@ -468,7 +447,7 @@ static void *run(void *arg)
         if (s == NATS_OK) {
             failures = 0;
             publish_connection(link, nc);
-            stay(link, nc);
+            stay(link);
             withdraw_connection(link, nc);
             tear_down(link, nc, sub);
         } else {
@@ -489,11 +468,13 @@ static natsStatus set_callbacks(struct nats_link *link)
 
     if (s == NATS_OK)
         s = natsOptions_SetErrorHandler(link->options, on_error, link);
+    if (s == NATS_OK)
+        s = event_bus_nats_wire_set_options(&link->wire, link->options);
     return s;
 }
 
 wb_err event_bus_nats_link_start(struct nats_link *link, const struct nats_link_events *events,
-                                 void *ctx, natsOptions *options)
+                                 void *ctx, natsOptions *options, int64_t ping_ns)
 {
     uint8_t id[WB_ID_SIZE];
     char text[WB_ID_TEXT];
@@ -507,8 +488,12 @@ wb_err event_bus_nats_link_start(struct nats_link *link, const struct nats_link_
                                .refusal = WB_UNREACHABLE,
                                .problem = "not connected yet"};
     (void)snprintf(link->inbox, sizeof(link->inbox), "_INBOX.%s", text);
-    if (set_callbacks(link) != NATS_OK || pthread_mutex_init(&link->mutex, NULL) != 0)
+    wb_err err = event_bus_nats_wire_init(&link->wire, ping_ns);
+    if (err != WB_OK)
         goto free_options;
+    err = WB_NOMEM;
+    if (set_callbacks(link) != NATS_OK || pthread_mutex_init(&link->mutex, NULL) != 0)
+        goto end_wire;
     if (wb_cond_init(&link->changed) != 0)
         goto destroy_mutex;
     if (pthread_create(&link->thread, NULL, run, link) != 0)
@@ -520,9 +505,11 @@ destroy_changed:
     pthread_cond_destroy(&link->changed);
 destroy_mutex:
     pthread_mutex_destroy(&link->mutex);
+end_wire:
+    event_bus_nats_wire_fini(&link->wire);
 free_options:
     natsOptions_Destroy(options);
-    return WB_NOMEM;
+    return err;
 }
 
 void event_bus_nats_link_stop(struct nats_link *link)
@@ -542,4 +529,5 @@ void event_bus_nats_link_free(struct nats_link *link)
     natsOptions_Destroy(link->options);
     pthread_cond_destroy(&link->changed);
     pthread_mutex_destroy(&link->mutex);
+    event_bus_nats_wire_fini(&link->wire);
 }

@@ -19,6 +19,8 @@
 
 #include <waybill/base.h>
 
+#include "wire.h"
+
 struct nats_link_events {
     void (*up)(void *ctx); /* connected; calls that send work already */
     /* The connection is lost; called again when the last call that used it has returned. */
@@ -36,6 +38,7 @@ struct nats_link {
     natsOptions *options; /* owned */
     char inbox[48];       /* "_INBOX.<random>" */
     int64_t flush_timeout_ms;
+    struct nats_wire wire;
 
     pthread_t thread;
     pthread_mutex_t mutex; /* guards all below */
@@ -44,21 +47,19 @@ struct nats_link {
     unsigned users;     /* calls that use nc now */
     bool running;       /* thread is to be joined */
     bool stopping;
-    bool lost;          /* nc is closed or broken */
-    bool closed;        /* the closed callback of the present connection came */
-    bool delivered;     /* the subscription's thread has ended */
-    bool woken;         /* run tick soon */
-    uint64_t unflushed; /* messages sent since the last flush */
-    bool idle;          /* the thread waits */
-    uint64_t attempts;  /* to connect, so far */
-    uint64_t epoch;     /* connections so far */
-    wb_err refusal;     /* why not connected: WB_DENIED, WB_INVALID, WB_UNREACHABLE; WB_OK: it is */
-    char problem[200];  /* the same in words; "" */
+    bool lost;         /* nc is closed or broken */
+    bool closed;       /* the closed callback of the present connection came */
+    bool delivered;    /* the subscription's thread has ended */
+    bool woken;        /* run tick soon */
+    uint64_t attempts; /* to connect, so far */
+    uint64_t epoch;    /* connections so far */
+    wb_err refusal;    /* why not connected: WB_DENIED, WB_INVALID, WB_UNREACHABLE; WB_OK: it is */
+    char problem[200]; /* the same in words; "" */
 };
 
-/** Take options over and start the thread. WB_NOMEM. */
+/** Take options over and start the thread. WB_NOMEM, WB_IO. */
 wb_err event_bus_nats_link_start(struct nats_link *link, const struct nats_link_events *events,
-                                 void *ctx, natsOptions *options);
+                                 void *ctx, natsOptions *options, int64_t ping_ns);
 /** Close the connection and end the thread. No event runs after it returns; may be called twice. */
 void event_bus_nats_link_stop(struct nats_link *link);
 /** After stop. */
@@ -68,7 +69,8 @@ void event_bus_nats_link_free(struct nats_link *link);
 natsConnection *event_bus_nats_link_acquire(struct nats_link *link);
 /** status: what the use resulted in; a failed write makes the link connect anew. */
 void event_bus_nats_link_release(struct nats_link *link, natsStatus status);
-/** The same after something was sent: it leaves soon. */
+/** The same around a call that sends and does not wait: it is written at once, or with others. */
+natsConnection *event_bus_nats_link_acquire_to_send(struct nats_link *link);
 void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status);
 
 /** Send a message without waiting; reply may be NULL. WB_UNREACHABLE, WB_UNKNOWN, WB_TOO_BIG. */

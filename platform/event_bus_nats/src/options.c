@@ -11,7 +11,6 @@
 #define URL_DEFAULT "nats://127.0.0.1:4222"
 #define SERVERS_MAX 32
 #define IO_BUFFER   (64 * 1024)
-#define PINGS_OUT   2 /* a dead peer is noticed at the third tick */
 
 /* ---- URLs ------------------------------------------------------------------------------------ */
 
@@ -218,11 +217,7 @@ static natsStatus set_behaviour(natsOptions *out, const struct event_bus_nats_op
     natsStatus s = natsOptions_SetName(out, name);
     if (s == NATS_OK)
         s = natsOptions_SetTimeout(out, ms_or(o->connect_timeout_ns, 2000));
-    if (s == NATS_OK)
-        s = natsOptions_SetPingInterval(out, ms_or(o->ping_interval_ns, 1000));
-    if (s == NATS_OK)
-        s = natsOptions_SetMaxPingsOut(out, PINGS_OUT);
-    /* Without it a publish to a stopped server blocks for as long as that is stopped. */
+    /* Without it a send over TLS to a stopped server blocks for as long as that is stopped. */
     if (s == NATS_OK)
         s = natsOptions_SetWriteDeadline(out, ms_or(o->write_deadline_ns, 2000));
     if (s == NATS_OK)

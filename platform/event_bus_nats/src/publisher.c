@@ -302,7 +302,7 @@ wb_err event_bus_nats_publish(struct event_bus *self, const struct message *msg,
     if (err != WB_OK)
         return err;
     assert(slot != NULL);
-    natsConnection *nc = event_bus_nats_link_acquire(&p->bus->pub);
+    natsConnection *nc = event_bus_nats_link_acquire_to_send(&p->bus->pub);
     if (nc == NULL) {
         give_back(p, slot);
         return not_connected(p, msg->subject, why);

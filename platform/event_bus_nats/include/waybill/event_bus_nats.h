@@ -7,9 +7,11 @@
  * makes new ones, with jitter, for as long as it lives. What was in flight when a connection was
  * lost completes with WB_UNKNOWN. A dead peer is noticed within 4 s.
  *
- * Threads   `workers` dispatcher threads, one for each of the two connections, and those of nats.c:
- *           3 for the process, 3 for each connection, 1 for each subscription that has a durable.
- *           Completions run on the thread that receives answers, or on that of the connection.
+ * Threads   `workers` dispatcher threads, 4 for each of the two connections (one that connects, one
+ *           that reads, one that pings, one that takes the answers), 1 for each subscription that
+ *           has a durable, and 3 of nats.c for the process. Who publishes writes to the socket
+ *           itself, without waiting for the peer. Completions run on the thread that takes the
+ *           answers, or on the one that connects.
  */
 #ifndef WAYBILL_EVENT_BUS_NATS_H
 #define WAYBILL_EVENT_BUS_NATS_H
@@ -35,7 +37,7 @@ struct event_bus_nats_options {
     bool tls;
     int64_t connect_timeout_ns;  /* 0: 2 s */
     int64_t ping_interval_ns;    /* 0: 1 s; a dead peer is noticed after 3 of them */
-    int64_t write_deadline_ns;   /* 0: 2 s */
+    int64_t write_deadline_ns;   /* 0: 2 s; over TLS a full socket may hold a sender up so long */
     uint32_t publish_window;     /* unanswered messages; 0: 4096 */
     size_t publish_window_bytes; /* 0: 8 MiB */
     uint32_t pull_batch;         /* 0: 256 */

@@ -1,0 +1,310 @@
+#include "wire.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BATCH_NS  WB_MS
+#define BATCH_MIN 16 /* sends in BATCH_NS: from here on it is a stream of them */
+
+static int64_t now_ns(void)
+{
+    return wb_mono_ns(wb_clock_system());
+}
+
+static void wake_reader(struct nats_wire *wire)
+{
+    (void)eventfd_write(wire->wake_fd, 1); /* fails when it is full: then it is awake */
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+/* The turn is held. nats.c takes a write of nothing for the end of the connection. */
+static void write_out(struct nats_wire *wire)
+{
+    if (atomic_load(&wire->unwritten))
+        natsConnection_ProcessWriteEvent(wire->nc);
+}
+
+/* The reader writes now. */
+static void have_reader_write(struct nats_wire *wire)
+{
+    atomic_store(&wire->urgent, true);
+    wake_reader(wire);
+}
+
+/* One more was sent. The reader is to be woken when a stream begins. */
+static enum nats_wire_mode count_send(struct nats_wire *wire, bool *ret_begins)
+{
+    int64_t now = now_ns();
+
+    pthread_mutex_lock(&wire->mutex);
+    enum nats_wire_mode before = wire->mode;
+    if (before == NATS_WIRE_DIRECT && now - wire->batch_ns >= BATCH_NS) {
+        wire->batch_ns = now;
+        wire->batch_count = 0;
+    }
+    if (++wire->batch_count >= BATCH_MIN && before == NATS_WIRE_DIRECT)
+        wire->mode = NATS_WIRE_STREAM;
+    enum nats_wire_mode mode = wire->mode;
+    pthread_mutex_unlock(&wire->mutex);
+    *ret_begins = mode != before;
+    return mode;
+}
+
+void event_bus_nats_wire_sending(struct nats_wire *wire)
+{
+    atomic_fetch_add(&wire->senders, 1);
+}
+
+void event_bus_nats_wire_sent(struct nats_wire *wire)
+{
+    bool begins;
+    enum nats_wire_mode mode = count_send(wire, &begins);
+
+    atomic_fetch_sub(&wire->senders, 1);
+    if (mode == NATS_WIRE_DIRECT && atomic_load(&wire->unwritten)) {
+        if (pthread_mutex_trylock(&wire->turn) == 0) {
+            write_out(wire);
+            pthread_mutex_unlock(&wire->turn);
+        }
+        /* The socket is full, or it was somebody else's turn. */
+        if (atomic_load(&wire->unwritten))
+            have_reader_write(wire);
+    } else if (begins) {
+        wake_reader(wire);
+    }
+}
+
+/* ---- the reader ------------------------------------------------------------------------------ */
+
+static enum nats_wire_mode mode_of(struct nats_wire *wire, int64_t *ret_batch_ns)
+{
+    pthread_mutex_lock(&wire->mutex);
+    enum nats_wire_mode mode = wire->mode;
+    *ret_batch_ns = wire->batch_ns;
+    pthread_mutex_unlock(&wire->mutex);
+    return mode;
+}
+
+/* Until there is something to read or to write, or the reader is woken. */
+static void wait_for_work(struct nats_wire *wire, struct pollfd *polled)
+{
+    int64_t batch_ns;
+    enum nats_wire_mode mode = mode_of(wire, &batch_ns);
+    int64_t left = batch_ns + BATCH_NS - now_ns();
+    struct timespec limit = {.tv_nsec = left > 0 ? left : 0};
+    eventfd_t count;
+
+    polled[0] = (struct pollfd){.fd = wire->fd, .events = POLLIN};
+    polled[1] = (struct pollfd){.fd = wire->wake_fd, .events = POLLIN};
+    if (mode == NATS_WIRE_FULL)
+        polled[0].events |= POLLOUT;
+    if (ppoll(polled, 2, mode == NATS_WIRE_STREAM ? &limit : NULL, NULL) < 0)
+        polled[0].revents = polled[1].revents = 0;
+    if (polled[1].revents != 0)
+        (void)eventfd_read(wire->wake_fd, &count);
+}
+
+static bool is_write_due(struct nats_wire *wire, short revents)
+{
+    int64_t batch_ns;
+    enum nats_wire_mode mode = mode_of(wire, &batch_ns);
+
+    return atomic_exchange(&wire->urgent, false) || (revents & POLLOUT) != 0 ||
+           (mode == NATS_WIRE_STREAM && now_ns() - batch_ns >= BATCH_NS);
+}
+
+/* After a write. Who came before, and saw another mode than the direct one, left it to us. */
+static void choose_mode(struct nats_wire *wire)
+{
+    pthread_mutex_lock(&wire->mutex);
+    bool left = atomic_load(&wire->unwritten);
+    if (left || wire->mode != NATS_WIRE_DIRECT) {
+        bool stream = wire->batch_count >= BATCH_MIN;
+        wire->mode = left ? NATS_WIRE_FULL : stream ? NATS_WIRE_STREAM : NATS_WIRE_DIRECT;
+        wire->batch_ns = now_ns();
+        wire->batch_count = 0;
+    }
+    pthread_mutex_unlock(&wire->mutex);
+}
+
+/* At the socket. false: the connection is closed. */
+static bool take_turn(struct nats_wire *wire, short revents)
+{
+    pthread_mutex_lock(&wire->mutex);
+    bool closing = wire->closing;
+    bool ended = wire->ended;
+    pthread_mutex_unlock(&wire->mutex);
+    if (ended)
+        return false;
+    if (closing)
+        (void)shutdown(wire->fd, SHUT_RDWR); /* reading comes to an end now, which closes it */
+    if (closing || (revents & ~POLLOUT) != 0)
+        natsConnection_ProcessReadEvent(wire->nc);
+    if (is_write_due(wire, revents)) {
+        write_out(wire);
+        choose_mode(wire);
+    }
+    return true;
+}
+
+static void *read_on(void *arg)
+{
+    struct nats_wire *wire = arg;
+    struct pollfd polled[2];
+    bool open = true;
+
+    while (open) {
+        wait_for_work(wire, polled);
+        pthread_mutex_lock(&wire->turn);
+        open = take_turn(wire, polled[0].revents);
+        pthread_mutex_unlock(&wire->turn);
+    }
+    nats_ReleaseThreadMemory();
+    return NULL;
+}
+
+/* ---- the pinger ------------------------------------------------------------------------------ */
+
+/* false: the connection is closed, or is to be. */
+static bool pause_between(struct nats_wire *wire)
+{
+    int64_t until = now_ns() + wire->ping_ns;
+    bool waiting = true;
+
+    pthread_mutex_lock(&wire->mutex);
+    while (waiting && !wire->closing && !wire->ended)
+        waiting = wb_cond_wait_until(&wire->changed, &wire->mutex, until);
+    bool open = !wire->closing && !wire->ended;
+    pthread_mutex_unlock(&wire->mutex);
+    return open;
+}
+
+static void ask_to_close(struct nats_wire *wire)
+{
+    pthread_mutex_lock(&wire->mutex);
+    wire->closing = true;
+    pthread_cond_broadcast(&wire->changed);
+    pthread_mutex_unlock(&wire->mutex);
+    wake_reader(wire);
+}
+
+static void *ping_on(void *arg)
+{
+    struct nats_wire *wire = arg;
+    int64_t answer_ms = 2 * wire->ping_ns / WB_MS;
+
+    while (pause_between(wire))
+        if (natsConnection_FlushTimeout(wire->nc, answer_ms > 0 ? answer_ms : 1) == NATS_TIMEOUT)
+            ask_to_close(wire);
+    nats_ReleaseThreadMemory();
+    return NULL;
+}
+
+/* ---- what nats.c calls ----------------------------------------------------------------------- */
+
+static natsStatus on_attach(void **user_data, void *loop, natsConnection *nc, natsSock socket)
+{
+    struct nats_wire *wire = loop;
+
+    *user_data = wire;
+    wire->nc = nc;
+    wire->fd = (int)socket;
+    atomic_store(&wire->unwritten, false);
+    atomic_store(&wire->urgent, false);
+    pthread_mutex_lock(&wire->mutex);
+    wire->closing = wire->ended = false;
+    wire->mode = NATS_WIRE_DIRECT;
+    pthread_mutex_unlock(&wire->mutex);
+    if (pthread_create(&wire->pinger, NULL, ping_on, wire) != 0)
+        return NATS_SYS_ERROR;
+    if (pthread_create(&wire->reader, NULL, read_on, wire) != 0) {
+        ask_to_close(wire);
+        (void)pthread_join(wire->pinger, NULL);
+        return NATS_SYS_ERROR;
+    }
+    wire->running = true;
+    return NATS_OK;
+}
+
+static natsStatus on_read(void *user_data, bool add)
+{
+    (void)user_data;
+    (void)add; /* it is read until it is closed */
+    return NATS_OK;
+}
+
+static natsStatus on_write(void *user_data, bool add)
+{
+    struct nats_wire *wire = user_data;
+
+    atomic_store(&wire->unwritten, add);
+    if (add && atomic_load(&wire->senders) == 0)
+        have_reader_write(wire);
+    return NATS_OK;
+}
+
+static natsStatus on_detach(void *user_data)
+{
+    struct nats_wire *wire = user_data;
+
+    pthread_mutex_lock(&wire->mutex);
+    wire->ended = true;
+    pthread_cond_broadcast(&wire->changed);
+    pthread_mutex_unlock(&wire->mutex);
+    wake_reader(wire);
+    return NATS_OK;
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------- */
+
+natsStatus event_bus_nats_wire_set_options(struct nats_wire *wire, natsOptions *options)
+{
+    natsStatus s = natsOptions_SetEventLoop(options, wire, on_attach, on_read, on_write, on_detach);
+
+    if (s == NATS_OK)
+        s = natsOptions_SetSendAsap(options, true); /* has no flusher, and tells of each send */
+    if (s == NATS_OK)
+        s = natsOptions_SetPingInterval(options, 0);
+    return s;
+}
+
+void event_bus_nats_wire_close(struct nats_wire *wire)
+{
+    if (!wire->running)
+        return;
+    ask_to_close(wire);
+    (void)pthread_join(wire->reader, NULL);
+    (void)pthread_join(wire->pinger, NULL);
+    wire->running = false;
+}
+
+wb_err event_bus_nats_wire_init(struct nats_wire *wire, int64_t ping_ns)
+{
+    *wire = (struct nats_wire){.ping_ns = ping_ns};
+    wire->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (wire->wake_fd < 0)
+        return WB_IO;
+    if (pthread_mutex_init(&wire->turn, NULL) != 0)
+        goto close_fd;
+    if (pthread_mutex_init(&wire->mutex, NULL) != 0)
+        goto destroy_turn;
+    if (wb_cond_init(&wire->changed) == 0)
+        return WB_OK;
+    pthread_mutex_destroy(&wire->mutex);
+destroy_turn:
+    pthread_mutex_destroy(&wire->turn);
+close_fd:
+    (void)close(wire->wake_fd);
+    return WB_NOMEM;
+}
+
+void event_bus_nats_wire_fini(struct nats_wire *wire)
+{
+    pthread_cond_destroy(&wire->changed);
+    pthread_mutex_destroy(&wire->mutex);
+    pthread_mutex_destroy(&wire->turn);
+    (void)close(wire->wake_fd);
+}

@@ -1,0 +1,434 @@
+/* The socket of one connection, between nats.c and a real server, in good weather and bad. */
+#include "test_proxy.h"
+#include "test_support.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <limits.h>
+#include <stdio.h>
+
+#include "wire.h"
+
+enum { PATIENCE_MS = 20000, LARGE = 64 * 1024, SENDERS = 2, MANY = 20000, MANY_LARGE = 512 };
+
+static int64_t mono_ns(void)
+{
+    return wb_mono_ns(wb_clock_system());
+}
+
+/* ---- a wire to a server through a proxy, and somebody who listens there ---------------------- */
+
+struct world {
+    struct test_nats server;
+    struct test_proxy *proxy;
+    natsConnection *far; /* beside the proxy */
+    natsSubscription *heard;
+    atomic_int count;     /* messages that arrived there */
+    atomic_int misplaced; /* of these behind a higher one of their sender */
+    int last[SENDERS];
+
+    struct nats_wire wire;
+    natsConnection *nc;
+    atomic_int closed;
+};
+
+struct numbered {
+    int sender, number;
+};
+
+static void hear(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *ctx)
+{
+    struct world *w = ctx;
+    struct numbered n;
+
+    (void)nc;
+    (void)sub;
+    memcpy(&n, natsMsg_GetData(msg), sizeof(n));
+    if (n.number != w->last[n.sender] + 1)
+        atomic_fetch_add(&w->misplaced, 1);
+    w->last[n.sender] = n.number;
+    atomic_fetch_add(&w->count, 1);
+    natsMsg_Destroy(msg);
+}
+
+static void on_closed(natsConnection *nc, void *ctx)
+{
+    struct world *w = ctx;
+
+    (void)nc;
+    atomic_fetch_add(&w->closed, 1);
+}
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    assert_non_null(w);
+    test_nats_start(&w->server, &(struct test_nats_options){.no_jetstream = true});
+    test_proxy_start(w->server.port, &w->proxy);
+    assert_int_equal(natsConnection_ConnectTo(&w->far, w->server.url), NATS_OK);
+    assert_int_equal(natsConnection_Subscribe(&w->heard, w->far, "numbers", hear, w), NATS_OK);
+    assert_int_equal(natsSubscription_SetPendingLimits(w->heard, -1, -1), NATS_OK);
+    assert_int_equal(natsConnection_FlushTimeout(w->far, 5000), NATS_OK);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+
+    natsSubscription_Destroy(w->heard);
+    natsConnection_Destroy(w->far);
+    test_proxy_stop(w->proxy);
+    test_nats_stop(&w->server);
+    free(w);
+    return 0;
+}
+
+static void wire_up(struct world *w, int64_t ping_ns)
+{
+    natsOptions *options;
+    char url[64];
+
+    (void)snprintf(url, sizeof(url), "nats://127.0.0.1:%u", test_proxy_port(w->proxy));
+    assert_ok(event_bus_nats_wire_init(&w->wire, ping_ns));
+    assert_int_equal(natsOptions_Create(&options), NATS_OK);
+    assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
+    assert_int_equal(natsOptions_SetAllowReconnect(options, false), NATS_OK);
+    assert_int_equal(natsOptions_SetClosedCB(options, on_closed, w), NATS_OK);
+    assert_int_equal(event_bus_nats_wire_set_options(&w->wire, options), NATS_OK);
+    atomic_store(&w->closed, 0);
+    assert_int_equal(natsConnection_Connect(&w->nc, options), NATS_OK);
+    natsOptions_Destroy(options);
+}
+
+static bool is_closed(void *ctx)
+{
+    struct world *w = ctx;
+
+    return atomic_load(&w->closed) > 0;
+}
+
+static void wire_down(struct world *w)
+{
+    event_bus_nats_wire_close(&w->wire);
+    assert_true(test_wait(is_closed, w, PATIENCE_MS));
+    assert_int_equal(w->closed, 1);
+    natsConnection_Destroy(w->nc);
+    event_bus_nats_wire_fini(&w->wire);
+}
+
+static natsStatus send_one(struct world *w, int sender, int number, size_t size)
+{
+    static const char zeros[LARGE];
+    char data[LARGE];
+    const struct numbered n = {sender, number};
+
+    memcpy(data, zeros, size);
+    memcpy(data, &n, sizeof(n));
+    event_bus_nats_wire_sending(&w->wire);
+    natsStatus s = natsConnection_Publish(w->nc, "numbers", data, (int)size);
+    event_bus_nats_wire_sent(&w->wire);
+    return s;
+}
+
+static enum nats_wire_mode mode_now(struct world *w)
+{
+    pthread_mutex_lock(&w->wire.mutex);
+    enum nats_wire_mode mode = w->wire.mode;
+    pthread_mutex_unlock(&w->wire.mutex);
+    return mode;
+}
+
+static bool is_direct(void *ctx)
+{
+    return mode_now(ctx) == NATS_WIRE_DIRECT;
+}
+
+struct expected {
+    struct world *w;
+    int count;
+};
+
+static bool have_come(void *ctx)
+{
+    const struct expected *expected = ctx;
+
+    return atomic_load(&expected->w->count) == expected->count;
+}
+
+static void assert_all_come(struct world *w, int count)
+{
+    struct expected expected = {w, count};
+
+    assert_true(test_wait(have_come, &expected, PATIENCE_MS));
+    assert_int_equal(w->misplaced, 0);
+}
+
+/* ---- good weather ---------------------------------------------------------------------------- */
+
+static void one_message_is_written_by_its_sender(void **state)
+{
+    struct world *w = *state;
+
+    wire_up(w, 10 * WB_SEC);
+    for (int i = 1; i <= 200; i++) {
+        assert_int_equal(send_one(w, 0, i, 100), NATS_OK);
+        /* Nothing was read or written by the other thread: it was not asked to. */
+        assert_int_equal(natsConnection_Buffered(w->nc), 0);
+        struct expected expected = {w, i};
+        assert_true(test_wait(have_come, &expected, PATIENCE_MS));
+    }
+    assert_int_equal(w->misplaced, 0);
+    wire_down(w);
+}
+
+struct sender {
+    struct world *w;
+    int index, count;
+    size_t size;
+    int most_buffered;
+    natsStatus status;
+};
+
+static void *send_many(void *arg)
+{
+    struct sender *sender = arg;
+
+    for (int i = 1; i <= sender->count && sender->status == NATS_OK; i++) {
+        sender->status = send_one(sender->w, sender->index, i, sender->size);
+        int buffered = natsConnection_Buffered(sender->w->nc);
+        if (buffered > sender->most_buffered)
+            sender->most_buffered = buffered;
+    }
+    return NULL;
+}
+
+static void a_stream_is_written_together(void **state)
+{
+    struct world *w = *state;
+    struct sender sender = {.w = w, .count = MANY, .size = 100};
+
+    wire_up(w, 10 * WB_SEC);
+    (void)send_many(&sender);
+    assert_int_equal(sender.status, NATS_OK);
+    assert_true(sender.most_buffered > 16 * 100);
+    assert_all_come(w, MANY);
+    assert_true(test_wait(is_direct, w, PATIENCE_MS));
+    wire_down(w);
+}
+
+static void streams_of_several_keep_their_order(void **state)
+{
+    struct world *w = *state;
+    struct sender senders[SENDERS];
+    pthread_t threads[SENDERS];
+
+    wire_up(w, 10 * WB_SEC);
+    for (int i = 0; i < SENDERS; i++) {
+        senders[i] = (struct sender){.w = w, .index = i, .count = MANY, .size = 100};
+        assert_int_equal(pthread_create(&threads[i], NULL, send_many, &senders[i]), 0);
+    }
+    for (int i = 0; i < SENDERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(senders[i].status, NATS_OK);
+    }
+    assert_all_come(w, SENDERS * MANY);
+    wire_down(w);
+}
+
+static void spin_until(int64_t until_ns)
+{
+    while (mono_ns() < until_ns)
+        continue;
+}
+
+/* One more message at about the time at which the reader finds that the stream has ended. */
+static void the_last_of_a_stream_is_not_left_behind(void **state)
+{
+    struct world *w = *state;
+    int sent = 0;
+
+    wire_up(w, 10 * WB_SEC);
+    for (int round = 0; round < 1500; round++) {
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(send_one(w, 0, ++sent, 100), NATS_OK);
+        pthread_mutex_lock(&w->wire.mutex);
+        int64_t batch_ns = w->wire.batch_ns;
+        pthread_mutex_unlock(&w->wire.mutex);
+        /* Its first millisecond has messages, the one behind that has none. */
+        spin_until(batch_ns + 2 * WB_MS + round % 300 * WB_US);
+        assert_int_equal(send_one(w, 0, ++sent, 100), NATS_OK);
+        struct expected expected = {w, sent};
+        assert_true(test_wait(have_come, &expected, 2000));
+    }
+    assert_int_equal(w->misplaced, 0);
+    wire_down(w);
+}
+
+static void who_finds_the_socket_taken_leaves_the_message_to_the_reader(void **state)
+{
+    struct world *w = *state;
+
+    wire_up(w, 10 * WB_SEC);
+    for (int i = 1; i <= 20; i++) {
+        pthread_mutex_lock(&w->wire.turn);
+        natsStatus s = send_one(w, 0, i, 100);
+        pthread_mutex_unlock(&w->wire.turn);
+        assert_int_equal(s, NATS_OK);
+        assert_all_come(w, i);
+    }
+    wire_down(w);
+}
+
+static void who_answers_pings_stays_connected(void **state)
+{
+    struct world *w = *state;
+
+    wire_up(w, 10 * WB_MS);
+    assert_false(test_wait(is_closed, w, 1000));
+    assert_int_equal(send_one(w, 0, 1, 100), NATS_OK);
+    assert_all_come(w, 1);
+    wire_down(w);
+}
+
+/* ---- bad weather ----------------------------------------------------------------------------- */
+
+static void a_full_socket_holds_nobody_up(void **state)
+{
+    struct world *w = *state;
+    struct sender sender = {.w = w, .count = MANY_LARGE, .size = LARGE};
+
+    wire_up(w, 10 * WB_SEC);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.deaf_to_client = true});
+    int64_t since = mono_ns();
+    (void)send_many(&sender);
+    assert_true(mono_ns() - since < 5 * WB_SEC);
+    assert_int_equal(sender.status, NATS_OK);
+    assert_int_equal(mode_now(w), NATS_WIRE_FULL);
+    assert_true(natsConnection_Buffered(w->nc) > 0);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){0});
+    assert_all_come(w, MANY_LARGE);
+    assert_true(test_wait(is_direct, w, PATIENCE_MS));
+    wire_down(w);
+}
+
+static void take_closed_after(struct world *w, int64_t ping_ns, int64_t since)
+{
+    assert_true(test_wait(is_closed, w, PATIENCE_MS));
+    int64_t took = mono_ns() - since;
+    assert_true(took >= ping_ns);
+    assert_true(took <= 3 * ping_ns + 2 * WB_SEC);
+    wire_down(w);
+}
+
+static void who_does_not_answer_pings_is_dead(void **state)
+{
+    struct world *w = *state;
+
+    wire_up(w, 100 * WB_MS);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.deaf_to_server = true});
+    take_closed_after(w, 100 * WB_MS, mono_ns());
+}
+
+static void who_talks_but_does_not_listen_is_dead(void **state)
+{
+    struct world *w = *state;
+    natsSubscription *sub;
+    int64_t since;
+
+    wire_up(w, 100 * WB_MS);
+    assert_int_equal(natsConnection_SubscribeSync(&sub, w->nc, "talk"), NATS_OK);
+    assert_int_equal(natsConnection_FlushTimeout(w->nc, 5000), NATS_OK);
+    since = mono_ns();
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.deaf_to_client = true});
+    while (!is_closed(w) && mono_ns() - since < PATIENCE_MS * WB_MS) {
+        assert_int_equal(natsConnection_PublishString(w->far, "talk", "on and on"), NATS_OK);
+        (void)test_wait(is_closed, w, 5);
+    }
+    natsSubscription_Destroy(sub);
+    take_closed_after(w, 100 * WB_MS, since);
+}
+
+static void end_while_others_send(struct world *w, void (*end)(struct world *w))
+{
+    for (int round = 0; round < 30; round++) {
+        struct sender senders[SENDERS];
+        pthread_t threads[SENDERS];
+
+        wire_up(w, 5 * WB_MS);
+        for (int i = 0; i < SENDERS; i++) {
+            senders[i] = (struct sender){.w = w, .index = i, .count = INT_MAX, .size = 100};
+            assert_int_equal(pthread_create(&threads[i], NULL, send_many, &senders[i]), 0);
+        }
+        (void)test_wait(is_closed, w, round % 5);
+        end(w);
+        for (int i = 0; i < SENDERS; i++) {
+            pthread_join(threads[i], NULL);
+            assert_int_equal(senders[i].status, NATS_CONNECTION_CLOSED);
+        }
+        wire_down(w);
+    }
+}
+
+static void close_it(struct world *w)
+{
+    event_bus_nats_wire_close(&w->wire);
+}
+
+static void reset_it(struct world *w)
+{
+    test_proxy_reset(w->proxy);
+}
+
+static void it_is_closed_while_others_send(void **state)
+{
+    end_while_others_send(*state, close_it);
+}
+
+static void it_is_reset_while_others_send(void **state)
+{
+    end_while_others_send(*state, reset_it);
+}
+
+static void a_refused_connection_leaves_nothing_to_close(void **state)
+{
+    struct world *w = *state;
+    natsOptions *options;
+    natsConnection *nc = NULL;
+    char url[64];
+
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.refuse = true});
+    (void)snprintf(url, sizeof(url), "nats://127.0.0.1:%u", test_proxy_port(w->proxy));
+    assert_ok(event_bus_nats_wire_init(&w->wire, WB_SEC));
+    assert_int_equal(natsOptions_Create(&options), NATS_OK);
+    assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
+    assert_int_equal(event_bus_nats_wire_set_options(&w->wire, options), NATS_OK);
+    assert_int_not_equal(natsConnection_Connect(&nc, options), NATS_OK);
+    event_bus_nats_wire_close(&w->wire);
+    natsOptions_Destroy(options);
+    event_bus_nats_wire_fini(&w->wire);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(one_message_is_written_by_its_sender, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stream_is_written_together, setup, teardown),
+        cmocka_unit_test_setup_teardown(streams_of_several_keep_their_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_finds_the_socket_taken_leaves_the_message_to_the_reader,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(the_last_of_a_stream_is_not_left_behind, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_answers_pings_stays_connected, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_socket_holds_nobody_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_does_not_answer_pings_is_dead, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_talks_but_does_not_listen_is_dead, setup, teardown),
+        cmocka_unit_test_setup_teardown(it_is_closed_while_others_send, setup, teardown),
+        cmocka_unit_test_setup_teardown(it_is_reset_while_others_send, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_refused_connection_leaves_nothing_to_close, setup,
+                                        teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
