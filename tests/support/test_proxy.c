@@ -285,7 +285,8 @@ static void *run(void *arg)
         for (size_t i = 0; i < count; i++)
             work(&self->connections[i], &weather, fds[2 + 2 * i].revents, fds[3 + 2 * i].revents,
                  now);
-        if (fds[1].revents != 0)
+        /* The weather may have changed before somebody connected: then look at it first. */
+        if (fds[1].revents != 0 && fds[0].revents == 0)
             accept_one(self, weather.refuse);
     }
     return NULL;
