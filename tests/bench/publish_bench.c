@@ -19,7 +19,6 @@
 #include <waybill/outbox_publisher.h>
 
 #define LATENCIES   500
-#define PAUSE_US    8000 /* long enough for the publisher to mark and to go to sleep */
 #define IDLE_NS     (20 * WB_SEC)
 #define BACKLOG_NS  (1200 * WB_SEC)
 #define DRAIN_BYTES (192 << 20) /* in each round, at most: a start is not what is measured */
@@ -317,7 +316,7 @@ static double sync_us(const char *dir)
     return quantile(us, 200, 0.5);
 }
 
-static void bench_ack_in(struct bench *bench, const char *dir)
+static void bench_ack_in(struct bench *bench, const char *dir, useconds_t pause_us)
 {
     static double us[LATENCIES], sent[LATENCIES];
     struct watch watch = {.wrap.inner = NULL};
@@ -331,15 +330,15 @@ static void bench_ack_in(struct bench *bench, const char *dir)
     struct outbox_publisher *publisher = publisher_start(store.path, &watch.wrap.base);
     for (size_t i = 0; i < LATENCIES; i++) {
         us[i] = ack_once(&store, outbox, &watch, &sent[i]);
-        usleep(PAUSE_US);
+        usleep(pause_us);
     }
     outbox_publisher_stop(publisher);
     event_bus_destroy(&watch.wrap.base);
     outbox_detach(outbox);
     store_close(&store);
-    (void)printf("commit to acknowledgement: p50 %6.0f us  p99 %6.0f us; of these until sent: "
-                 "p50 %4.0f us; files in %s, where an fdatasync takes %.0f us\n",
-                 quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99),
+    (void)printf("commit to acknowledgement, %u ms between: p50 %6.0f us  p99 %6.0f us; of these "
+                 "until sent: p50 %4.0f us; files in %s, where an fdatasync takes %.0f us\n",
+                 pause_us / 1000, quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99),
                  quantile(sent, LATENCIES, 0.5), dir, sync_us(dir));
 }
 
@@ -361,7 +360,7 @@ static void raw_answered(natsConnection *connection, natsSubscription *subscript
 }
 
 /* The floor: one message at a time by nats.c itself, with neither a database nor a wake-up. */
-static void bench_ack_raw(struct bench *bench)
+static void bench_ack_raw(struct bench *bench, useconds_t pause_us)
 {
     static double us[LATENCIES];
     struct raw raw = {0};
@@ -382,24 +381,28 @@ static void bench_ack_raw(struct bench *bench)
         while (sem_wait(&answer.came) != 0)
             continue;
         us[i] = (double)(answer.at_ns - start) / 1e3;
-        usleep(PAUSE_US);
+        usleep(pause_us);
     }
     natsSubscription_Destroy(acks);
     natsConnection_Destroy(raw.connection);
-    (void)printf("raw nats.c, one at a time: p50 %6.0f us  p99 %6.0f us\n",
-                 quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99));
+    (void)printf("raw nats.c, one at a time, %u ms between: p50 %6.0f us  p99 %6.0f us\n",
+                 pause_us / 1000, quantile(us, LATENCIES, 0.5), quantile(us, LATENCIES, 0.99));
 }
 
+/* Some in a row, and some so far apart that the publisher has marked its rows and gone to sleep. */
 static void bench_ack(struct bench *bench)
 {
-    char memory[] = "/dev/shm/waybill-bench-XXXXXX";
+    static const useconds_t pauses_us[] = {1000, 8000};
 
-    bench_ack_raw(bench);
-    bench_ack_in(bench, bench->dir);
-    if (mkdtemp(memory) == NULL)
-        return;
-    bench_ack_in(bench, memory);
-    test_dir_remove(memory);
+    for (size_t i = 0; i < sizeof(pauses_us) / sizeof(pauses_us[0]); i++) {
+        char memory[] = "/dev/shm/waybill-bench-XXXXXX";
+        bench_ack_raw(bench, pauses_us[i]);
+        bench_ack_in(bench, bench->dir, pauses_us[i]);
+        if (mkdtemp(memory) == NULL)
+            return;
+        bench_ack_in(bench, memory, pauses_us[i]);
+        test_dir_remove(memory);
+    }
 }
 
 /* ---- nothing to do --------------------------------------------------------------------------- */
