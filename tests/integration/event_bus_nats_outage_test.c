@@ -214,6 +214,42 @@ static void publish_to_a_paused_server_ends_at_its_deadline(void **state)
     assert_non_null(strstr(why.text, "orders.a"));
 }
 
+static bool publishes_again(void *bus)
+{
+    const struct event_bus_publish_options options = {.timeout_ns = 5 * WB_SEC};
+    const struct message msg = {.subject = wb_str("orders.a")};
+
+    return event_bus_publish(bus, &msg, &options, NULL, NULL) == WB_OK;
+}
+
+/* Their deadlines free the window, but not nats.c's buffer, in which they wait for the server. */
+static void what_a_paused_server_does_not_take_is_bounded(void **state)
+{
+    struct world *w = *state;
+    static char payload[100000];
+    const struct event_bus_nats_options options = {
+        .url = w->server.url, .ping_interval_ns = 20 * WB_SEC, .publish_window_bytes = 1000000};
+    const struct event_bus_publish_options at_once = {.timeout_ns = WB_MS};
+    const struct message msg = {.subject = wb_str("orders.a"), .payload = {payload, 100000}};
+    struct event_bus *bus = NULL;
+    struct wb_why why = {""};
+    wb_err err = WB_OK;
+    int count = 0;
+
+    make_stream(w->bus, "ORDERS", "orders.>");
+    assert_ok(event_bus_nats_create(&options, true, &bus, NULL));
+    test_nats_pause(&w->server);
+    /* What the system's own buffers take, and a hundred times the window. */
+    while (err != WB_FULL && count++ < 1000)
+        err = event_bus_publish(bus, &msg, &at_once, NULL, &why);
+    test_nats_resume(&w->server);
+    assert_err(err, WB_FULL);
+    assert_non_null(strstr(why.text, "bytes wait for"));
+    assert_true(test_wait(is_connected, w->bus, PATIENCE_MS));
+    assert_true(test_wait(publishes_again, bus, PATIENCE_MS));
+    event_bus_destroy(bus);
+}
+
 /* ---- acks ------------------------------------------------------------------------------------ */
 
 static void ack_given_while_the_server_is_away_counts(void **state)
@@ -342,6 +378,8 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(publishes_in_flight_at_a_kill_complete_once_as_unknown,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_paused_server_does_not_take_is_bounded, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(publish_to_a_paused_server_ends_at_its_deadline, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(ack_given_while_the_server_is_away_counts, setup, teardown),

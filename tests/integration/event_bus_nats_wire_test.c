@@ -1,6 +1,6 @@
 /* The socket of one connection, between nats.c and a real server, in good weather and bad. */
+#include "event_bus_nats_identity.h"
 #include "test_proxy.h"
-#include "test_support.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,7 +9,14 @@
 
 #include "wire.h"
 
-enum { PATIENCE_MS = 20000, LARGE = 64 * 1024, SENDERS = 2, MANY = 20000, MANY_LARGE = 512 };
+enum {
+    PATIENCE_MS = 20000,
+    LARGE = 64 * 1024,
+    SENDERS = 2,
+    MANY = 20000,
+    MANY_LARGE = 512,
+    SOME = 500
+};
 
 static int64_t mono_ns(void)
 {
@@ -19,6 +26,7 @@ static int64_t mono_ns(void)
 /* ---- a wire to a server through a proxy, and somebody who listens there ---------------------- */
 
 struct world {
+    struct identity identity; /* for TLS */
     struct test_nats server;
     struct test_proxy *proxy;
     natsConnection *far; /* beside the proxy */
@@ -74,20 +82,56 @@ static void on_closed(natsConnection *nc, void *ctx)
     atomic_fetch_add(&w->closed, 1);
 }
 
-static int setup(void **state)
+static natsOptions *make_options(const struct world *w, const char *url)
 {
-    struct world *w = calloc(1, sizeof(*w));
+    natsOptions *options;
 
-    assert_non_null(w);
-    test_nats_start(&w->server, &(struct test_nats_options){.no_jetstream = true});
-    test_proxy_start(w->server.port, &w->proxy);
-    assert_int_equal(natsConnection_ConnectTo(&w->far, w->server.url), NATS_OK);
+    assert_int_equal(natsOptions_Create(&options), NATS_OK);
+    assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
+    assert_int_equal(natsOptions_SetAllowReconnect(options, false), NATS_OK);
+    if (w->identity.cert[0] != '\0') {
+        assert_int_equal(natsOptions_SetSecure(options, true), NATS_OK);
+        assert_int_equal(natsOptions_LoadCATrustedCertificates(options, w->identity.cert), NATS_OK);
+        assert_int_equal(natsOptions_SetWriteDeadline(options, 2000), NATS_OK);
+    }
+    return options;
+}
+
+static void listen_far(struct world *w)
+{
+    natsOptions *options = make_options(w, w->server.url);
+
+    assert_int_equal(natsConnection_Connect(&w->far, options), NATS_OK);
+    natsOptions_Destroy(options);
     assert_int_equal(natsConnection_Subscribe(&w->heard, w->far, "numbers", hear, w), NATS_OK);
     assert_int_equal(natsSubscription_SetPendingLimits(w->heard, -1, -1), NATS_OK);
     assert_int_equal(natsSubscription_SetOnCompleteCB(w->heard, on_heard_all, w), NATS_OK);
     assert_int_equal(natsConnection_FlushTimeout(w->far, 5000), NATS_OK);
+}
+
+static int set_up(void **state, bool tls)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    assert_non_null(w);
+    if (tls)
+        make_identity(&w->identity);
+    test_nats_start(&w->server, &(struct test_nats_options){.no_jetstream = true,
+                                                            .conf = tls ? w->identity.conf : NULL});
+    test_proxy_start(w->server.port, &w->proxy);
+    listen_far(w);
     *state = w;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return set_up(state, false);
+}
+
+static int setup_tls(void **state)
+{
+    return set_up(state, true);
 }
 
 static int teardown(void **state)
@@ -101,22 +145,28 @@ static int teardown(void **state)
     natsConnection_Destroy(w->far);
     test_proxy_stop(w->proxy);
     test_nats_stop(&w->server);
+    if (w->identity.dir[0] != '\0')
+        test_dir_remove(w->identity.dir);
     free(w);
     return 0;
 }
 
-static void wire_up(struct world *w, int64_t ping_ns)
+static natsOptions *near_options(struct world *w, int64_t ping_ns)
 {
-    natsOptions *options;
     char url[64];
 
     (void)snprintf(url, sizeof(url), "nats://127.0.0.1:%u", test_proxy_port(w->proxy));
     assert_ok(event_bus_nats_wire_init(&w->wire, ping_ns));
-    assert_int_equal(natsOptions_Create(&options), NATS_OK);
-    assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
-    assert_int_equal(natsOptions_SetAllowReconnect(options, false), NATS_OK);
-    assert_int_equal(natsOptions_SetClosedCB(options, on_closed, w), NATS_OK);
+    natsOptions *options = make_options(w, url);
     assert_int_equal(event_bus_nats_wire_set_options(&w->wire, options), NATS_OK);
+    return options;
+}
+
+static void wire_up(struct world *w, int64_t ping_ns)
+{
+    natsOptions *options = near_options(w, ping_ns);
+
+    assert_int_equal(natsOptions_SetClosedCB(options, on_closed, w), NATS_OK);
     atomic_store(&w->closed, 0);
     assert_int_equal(natsConnection_Connect(&w->nc, options), NATS_OK);
     natsOptions_Destroy(options);
@@ -301,6 +351,47 @@ static void who_finds_the_socket_taken_leaves_the_message_to_the_reader(void **s
     wire_down(w);
 }
 
+struct flusher {
+    struct world *w;
+    atomic_bool end;
+    natsStatus status;
+    int rounds;
+};
+
+static void *flush_on(void *arg)
+{
+    struct flusher *flusher = arg;
+
+    while (!atomic_load(&flusher->end) && flusher->status == NATS_OK) {
+        flusher->status = natsConnection_FlushTimeout(flusher->w->nc, 2000);
+        flusher->rounds++;
+    }
+    return NULL;
+}
+
+/* A sender has others rely on it while it sends; it must be done with that when it looks away. */
+static void what_others_send_beside_a_stream_is_not_left_behind(void **state)
+{
+    struct world *w = *state;
+    struct flusher flusher = {.w = w};
+    pthread_t thread;
+
+    wire_up(w, 10 * WB_SEC);
+    assert_int_equal(pthread_create(&thread, NULL, flush_on, &flusher), 0);
+    for (int round = 0; round < SOME; round++) {
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(send_one(w, 0, 20 * round + i + 1, 100), NATS_OK);
+        spin_until(mono_ns() + round % 30 * (WB_MS / 10));
+    }
+    (void)test_wait(is_closed, w, 10);
+    atomic_store(&flusher.end, true);
+    pthread_join(thread, NULL);
+    assert_int_equal(flusher.status, NATS_OK);
+    assert_true(flusher.rounds > SOME / 10);
+    assert_all_come(w, 20 * SOME);
+    wire_down(w);
+}
+
 static void who_answers_pings_stays_connected(void **state)
 {
     struct world *w = *state;
@@ -333,12 +424,12 @@ static void a_full_socket_holds_nobody_up(void **state)
     wire_down(w);
 }
 
-static void take_closed_after(struct world *w, int64_t ping_ns, int64_t since)
+static void take_closed_after(struct world *w, int64_t ping_ns, int pings, int64_t since)
 {
     assert_true(test_wait(is_closed, w, PATIENCE_MS));
     int64_t took = mono_ns() - since;
     assert_true(took >= ping_ns);
-    assert_true(took <= 3 * ping_ns + 2 * WB_SEC);
+    assert_true(took <= (pings + 1) * ping_ns + 2 * WB_SEC);
     wire_down(w);
 }
 
@@ -348,7 +439,7 @@ static void who_does_not_answer_pings_is_dead(void **state)
 
     wire_up(w, 100 * WB_MS);
     test_proxy_set(w->proxy, &(struct test_proxy_weather){.deaf_to_server = true});
-    take_closed_after(w, 100 * WB_MS, mono_ns());
+    take_closed_after(w, 100 * WB_MS, 2, mono_ns());
 }
 
 static void who_talks_but_does_not_listen_is_dead(void **state)
@@ -367,7 +458,26 @@ static void who_talks_but_does_not_listen_is_dead(void **state)
         (void)test_wait(is_closed, w, 5);
     }
     natsSubscription_Destroy(sub);
-    take_closed_after(w, 100 * WB_MS, since);
+    take_closed_after(w, 100 * WB_MS, 30, since);
+}
+
+/* Pings are answered behind all that was sent before them, and behind the answers to it. */
+static void who_takes_and_answers_slowly_is_not_dead(void **state)
+{
+    struct world *w = *state;
+    struct sender sender = {.w = w, .count = MANY_LARGE / 4, .size = LARGE};
+    natsSubscription *echo;
+
+    wire_up(w, 200 * WB_MS);
+    assert_int_equal(natsConnection_SubscribeSync(&echo, w->nc, "numbers"), NATS_OK);
+    assert_int_equal(natsSubscription_SetPendingLimits(echo, -1, -1), NATS_OK);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 4U << 20});
+    (void)send_many(&sender);
+    assert_int_equal(sender.status, NATS_OK);
+    assert_all_come(w, MANY_LARGE / 4);
+    assert_false(is_closed(w));
+    wire_down(w);
+    natsSubscription_Destroy(echo);
 }
 
 static void end_while_others_send(struct world *w, void (*end)(struct world *w))
@@ -411,19 +521,45 @@ static void it_is_reset_while_others_send(void **state)
     end_while_others_send(*state, reset_it);
 }
 
+/* ---- over TLS -------------------------------------------------------------------------------- */
+
+static void over_tls_streams_of_several_keep_their_order(void **state)
+{
+    streams_of_several_keep_their_order(state);
+}
+
+static void over_tls_it_is_closed_while_others_send(void **state)
+{
+    it_is_closed_while_others_send(state);
+}
+
+/* nats.c waits for the rest of a record at the socket, and nothing else is done there. */
+static void over_tls_who_falls_silent_within_a_record_is_dead(void **state)
+{
+    struct world *w = *state;
+    static const char large[1 << 20];
+    natsSubscription *sub;
+
+    wire_up(w, 200 * WB_MS);
+    assert_int_equal(natsConnection_SubscribeSync(&sub, w->nc, "large"), NATS_OK);
+    assert_int_equal(natsConnection_FlushTimeout(w->nc, 5000), NATS_OK);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 200000, .piece = 1000});
+    assert_int_equal(natsConnection_Publish(w->far, "large", large, sizeof(large) - 1), NATS_OK);
+    (void)test_wait(is_closed, w, 100);
+    assert_false(is_closed(w));
+    int64_t since = mono_ns();
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.deaf_to_server = true});
+    take_closed_after(w, 200 * WB_MS, 2, since);
+    natsSubscription_Destroy(sub);
+}
+
 static void a_refused_connection_leaves_nothing_to_close(void **state)
 {
     struct world *w = *state;
-    natsOptions *options;
     natsConnection *nc = NULL;
-    char url[64];
 
     test_proxy_set(w->proxy, &(struct test_proxy_weather){.refuse = true});
-    (void)snprintf(url, sizeof(url), "nats://127.0.0.1:%u", test_proxy_port(w->proxy));
-    assert_ok(event_bus_nats_wire_init(&w->wire, WB_SEC));
-    assert_int_equal(natsOptions_Create(&options), NATS_OK);
-    assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
-    assert_int_equal(event_bus_nats_wire_set_options(&w->wire, options), NATS_OK);
+    natsOptions *options = near_options(w, WB_SEC);
     assert_int_not_equal(natsConnection_Connect(&nc, options), NATS_OK);
     event_bus_nats_wire_close(&w->wire);
     natsOptions_Destroy(options);
@@ -439,14 +575,23 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_finds_the_socket_taken_leaves_the_message_to_the_reader,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_of_a_stream_is_not_left_behind, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_others_send_beside_a_stream_is_not_left_behind, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(who_answers_pings_stays_connected, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_socket_holds_nobody_up, setup, teardown),
         cmocka_unit_test_setup_teardown(who_does_not_answer_pings_is_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(who_talks_but_does_not_listen_is_dead, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_takes_and_answers_slowly_is_not_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(it_is_closed_while_others_send, setup, teardown),
         cmocka_unit_test_setup_teardown(it_is_reset_while_others_send, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_connection_leaves_nothing_to_close, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(over_tls_streams_of_several_keep_their_order, setup_tls,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(over_tls_it_is_closed_while_others_send, setup_tls,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(over_tls_who_falls_silent_within_a_record_is_dead,
+                                        setup_tls, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,7 +50,7 @@ natsConnection *event_bus_nats_link_acquire_to_send(struct nats_link *link)
 
 void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status)
 {
-    event_bus_nats_wire_sent(&link->wire);
+    event_bus_nats_wire_sent(&link->wire); /* while users keeps nc */
     event_bus_nats_link_release(link, status);
 }
 
@@ -207,9 +207,11 @@ static natsStatus open_tap(struct nats_tap *tap, natsConnection *nc)
     natsStatus s = natsConnection_Subscribe(&tap->sub, nc, subject, on_tap_message, tap);
     if (s != NATS_OK)
         return s;
-    s = natsSubscription_SetOnCompleteCB(tap->sub, on_tap_complete, tap);
+    s = natsSubscription_SetPendingLimits(tap->sub, -1, -1);
     if (s == NATS_OK)
-        return natsSubscription_SetPendingLimits(tap->sub, -1, -1);
+        s = natsSubscription_SetOnCompleteCB(tap->sub, on_tap_complete, tap);
+    if (s == NATS_OK)
+        return NATS_OK;
     /* The connection is closed. Nothing was asked for, so nothing calls back. */
     natsSubscription_Destroy(tap->sub);
     tap->sub = NULL;
@@ -322,14 +324,18 @@ static natsStatus subscribe(struct nats_link *link, natsConnection *nc, natsSubs
 
     (void)snprintf(subject, sizeof(subject), "%s.>", link->inbox);
     natsStatus s = natsConnection_Subscribe(ret_sub, nc, subject, on_message, link);
-    if (s == NATS_OK)
-        s = natsSubscription_SetOnCompleteCB(*ret_sub, on_complete, link);
     /* What may come is bounded by what we ask for, so nothing is to be dropped here. */
     if (s == NATS_OK)
         s = natsSubscription_SetPendingLimits(*ret_sub, -1, -1);
     if (s == NATS_OK)
-        s = natsConnection_FlushTimeout(nc, link->flush_timeout_ms);
-    return s;
+        s = natsSubscription_SetOnCompleteCB(*ret_sub, on_complete, link);
+    if (s != NATS_OK) {
+        /* It is closed, and on_complete does not come. Nothing was asked for yet. */
+        natsSubscription_Destroy(*ret_sub);
+        *ret_sub = NULL;
+        return s;
+    }
+    return natsConnection_FlushTimeout(nc, link->flush_timeout_ms);
 }
 
 static natsStatus connect_now(struct nats_link *link, natsConnection **ret_nc,

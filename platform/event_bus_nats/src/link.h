@@ -69,7 +69,8 @@ void event_bus_nats_link_free(struct nats_link *link);
 natsConnection *event_bus_nats_link_acquire(struct nats_link *link);
 /** status: what the use resulted in; a failed write makes the link connect anew. */
 void event_bus_nats_link_release(struct nats_link *link, natsStatus status);
-/** The same around a call that sends and does not wait: it is written at once, or with others. */
+/** The same around a call that sends and does not wait; what it sends is written by then, or soon
+ * with others. */
 natsConnection *event_bus_nats_link_acquire_to_send(struct nats_link *link);
 void event_bus_nats_link_release_sent(struct nats_link *link, natsStatus status);
 

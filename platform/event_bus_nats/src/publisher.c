@@ -280,6 +280,25 @@ static wb_err not_connected(struct nats_publisher *p, struct wb_str subject, str
                    subject.ptr, p->bus->urls, problem);
 }
 
+/*
+ * A message whose deadline has passed gives its place in the window back, and yet waits in nats.c's
+ * buffer while the peer takes nothing. That must not grow either.
+ */
+static bool is_clogged(const struct nats_publisher *p, natsConnection *nc)
+{
+    int buffered = natsConnection_Buffered(nc);
+
+    return buffered > 0 && (size_t)buffered > p->window_bytes;
+}
+
+static wb_err clogged(struct nats_publisher *p, struct wb_str subject, struct wb_why *why)
+{
+    return wb_fail(why, WB_FULL,
+                   "publish '%.*s': more than %zu bytes wait for %s to take them; publish slower, "
+                   "or raise the publish window",
+                   (int)subject.len, subject.ptr, p->window_bytes, p->bus->urls);
+}
+
 static wb_err not_sent(struct nats_publisher *p, struct wb_str subject, natsStatus status,
                        struct wb_why *why)
 {
@@ -306,6 +325,11 @@ wb_err event_bus_nats_publish(struct event_bus *self, const struct message *msg,
     if (nc == NULL) {
         give_back(p, slot);
         return not_connected(p, msg->subject, why);
+    }
+    if (is_clogged(p, nc)) {
+        event_bus_nats_link_release_sent(&p->bus->pub, NATS_OK);
+        give_back(p, slot);
+        return clogged(p, msg->subject, why);
     }
     slot->done = done;
     slot->ctx = ctx;

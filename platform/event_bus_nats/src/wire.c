@@ -1,12 +1,20 @@
 #include "wire.h"
 
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define BATCH_NS  WB_MS
 #define BATCH_MIN 16 /* sends in BATCH_NS: from here on it is a stream of them */
+
+/* Pings unanswered in a row, after which a peer is dead that is silent, or that does something. */
+#define PINGS_SILENT 2
+#define PINGS_MAX    30
 
 static int64_t now_ns(void)
 {
@@ -61,9 +69,10 @@ void event_bus_nats_wire_sending(struct nats_wire *wire)
 void event_bus_nats_wire_sent(struct nats_wire *wire)
 {
     bool begins;
-    enum nats_wire_mode mode = count_send(wire, &begins);
 
+    /* First this: whom others have relied on until now must see the mode that holds from now on. */
     atomic_fetch_sub(&wire->senders, 1);
+    enum nats_wire_mode mode = count_send(wire, &begins);
     if (mode == NATS_WIRE_DIRECT && atomic_load(&wire->unwritten)) {
         if (pthread_mutex_trylock(&wire->turn) == 0) {
             write_out(wire);
@@ -130,18 +139,20 @@ static void choose_mode(struct nats_wire *wire)
     pthread_mutex_unlock(&wire->mutex);
 }
 
+static enum nats_wire_state state_of(struct nats_wire *wire)
+{
+    pthread_mutex_lock(&wire->mutex);
+    enum nats_wire_state state = wire->state;
+    pthread_mutex_unlock(&wire->mutex);
+    return state;
+}
+
 /* At the socket. false: the connection is closed. */
 static bool take_turn(struct nats_wire *wire, short revents)
 {
-    pthread_mutex_lock(&wire->mutex);
-    bool closing = wire->closing;
-    bool ended = wire->ended;
-    pthread_mutex_unlock(&wire->mutex);
-    if (ended)
+    if (state_of(wire) == NATS_WIRE_ENDED)
         return false;
-    if (closing)
-        (void)shutdown(wire->fd, SHUT_RDWR); /* reading comes to an end now, which closes it */
-    if (closing || (revents & ~POLLOUT) != 0)
+    if ((revents & ~POLLOUT) != 0)
         natsConnection_ProcessReadEvent(wire->nc);
     if (is_write_due(wire, revents)) {
         write_out(wire);
@@ -168,43 +179,85 @@ static void *read_on(void *arg)
 
 /* ---- the pinger ------------------------------------------------------------------------------ */
 
-/* false: the connection is closed, or is to be. */
+/* false: the connection is not open any more. */
 static bool pause_between(struct nats_wire *wire)
 {
     int64_t until = now_ns() + wire->ping_ns;
     bool waiting = true;
 
     pthread_mutex_lock(&wire->mutex);
-    while (waiting && !wire->closing && !wire->ended)
+    while (waiting && wire->state == NATS_WIRE_OPEN)
         waiting = wb_cond_wait_until(&wire->changed, &wire->mutex, until);
-    bool open = !wire->closing && !wire->ended;
+    bool open = wire->state == NATS_WIRE_OPEN;
     pthread_mutex_unlock(&wire->mutex);
     return open;
 }
 
-static void ask_to_close(struct nats_wire *wire)
+struct progress {
+    uint64_t taken, said; /* by the peer, in bytes */
+};
+
+/* Has the peer said something since the last look, or taken something and has more to take? */
+static bool moves(struct nats_wire *wire, struct progress *last)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+    int on_way = 0;
+
+    pthread_mutex_lock(&wire->mutex);
+    bool open = wire->state == NATS_WIRE_OPEN;
+    bool known = open && ioctl(wire->fd, SIOCOUTQ, &on_way) == 0 &&
+                 getsockopt(wire->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0;
+    pthread_mutex_unlock(&wire->mutex);
+    const struct progress now = {info.tcpi_bytes_acked, info.tcpi_bytes_received};
+    bool more = on_way > 0 || atomic_load(&wire->unwritten);
+    bool moved = now.said != last->said || (more && now.taken != last->taken);
+    *last = now;
+    return known && moved;
+}
+
+/* A ping is answered behind all that was sent before, both ways, and the way may be slow. */
+static bool is_dead(struct nats_wire *wire)
+{
+    int64_t answer_ms = wire->ping_ns >= WB_MS ? wire->ping_ns / WB_MS : 1;
+    struct progress last = {0};
+    int silent = 0;
+
+    (void)moves(wire, &last);
+    for (int missed = 0; missed < PINGS_MAX && silent < PINGS_SILENT; missed++) {
+        if (natsConnection_FlushTimeout(wire->nc, answer_ms) != NATS_TIMEOUT)
+            return false; /* it answers, or is closed */
+        silent = moves(wire, &last) ? 0 : silent + 1;
+    }
+    return true;
+}
+
+/* It is closed at the socket, by who finds its end there. */
+static void shut_down(struct nats_wire *wire)
 {
     pthread_mutex_lock(&wire->mutex);
-    wire->closing = true;
-    pthread_cond_broadcast(&wire->changed);
+    if (wire->state == NATS_WIRE_OPEN) {
+        wire->state = NATS_WIRE_SHUT;
+        (void)shutdown(wire->fd, SHUT_RDWR);
+        pthread_cond_broadcast(&wire->changed);
+    }
     pthread_mutex_unlock(&wire->mutex);
-    wake_reader(wire);
 }
 
 static void *ping_on(void *arg)
 {
     struct nats_wire *wire = arg;
-    int64_t answer_ms = 2 * wire->ping_ns / WB_MS;
 
     while (pause_between(wire))
-        if (natsConnection_FlushTimeout(wire->nc, answer_ms > 0 ? answer_ms : 1) == NATS_TIMEOUT)
-            ask_to_close(wire);
+        if (is_dead(wire))
+            shut_down(wire);
     nats_ReleaseThreadMemory();
     return NULL;
 }
 
 /* ---- what nats.c calls ----------------------------------------------------------------------- */
 
+/* nats.c's lock is held. The threads look at the state first, and so wait until it is set. */
 static natsStatus on_attach(void **user_data, void *loop, natsConnection *nc, natsSock socket)
 {
     struct nats_wire *wire = loop;
@@ -215,24 +268,27 @@ static natsStatus on_attach(void **user_data, void *loop, natsConnection *nc, na
     atomic_store(&wire->unwritten, false);
     atomic_store(&wire->urgent, false);
     pthread_mutex_lock(&wire->mutex);
-    wire->closing = wire->ended = false;
     wire->mode = NATS_WIRE_DIRECT;
+    bool pings = pthread_create(&wire->pinger, NULL, ping_on, wire) == 0;
+    wire->running = pings && pthread_create(&wire->reader, NULL, read_on, wire) == 0;
+    wire->state = wire->running ? NATS_WIRE_OPEN : NATS_WIRE_ENDED;
     pthread_mutex_unlock(&wire->mutex);
-    if (pthread_create(&wire->pinger, NULL, ping_on, wire) != 0)
-        return NATS_SYS_ERROR;
-    if (pthread_create(&wire->reader, NULL, read_on, wire) != 0) {
-        ask_to_close(wire);
+    if (pings && !wire->running)
         (void)pthread_join(wire->pinger, NULL);
-        return NATS_SYS_ERROR;
-    }
-    wire->running = true;
-    return NATS_OK;
+    return wire->running ? NATS_OK : NATS_SYS_ERROR;
 }
 
+/* nats.c is about to close the socket: that is the only change it tells of. */
 static natsStatus on_read(void *user_data, bool add)
 {
-    (void)user_data;
-    (void)add; /* it is read until it is closed */
+    struct nats_wire *wire = user_data;
+
+    (void)add;
+    pthread_mutex_lock(&wire->mutex);
+    wire->state = NATS_WIRE_ENDED;
+    pthread_cond_broadcast(&wire->changed);
+    pthread_mutex_unlock(&wire->mutex);
+    wake_reader(wire);
     return NATS_OK;
 }
 
@@ -248,13 +304,7 @@ static natsStatus on_write(void *user_data, bool add)
 
 static natsStatus on_detach(void *user_data)
 {
-    struct nats_wire *wire = user_data;
-
-    pthread_mutex_lock(&wire->mutex);
-    wire->ended = true;
-    pthread_cond_broadcast(&wire->changed);
-    pthread_mutex_unlock(&wire->mutex);
-    wake_reader(wire);
+    (void)user_data;
     return NATS_OK;
 }
 
@@ -275,7 +325,7 @@ void event_bus_nats_wire_close(struct nats_wire *wire)
 {
     if (!wire->running)
         return;
-    ask_to_close(wire);
+    shut_down(wire);
     (void)pthread_join(wire->reader, NULL);
     (void)pthread_join(wire->pinger, NULL);
     wire->running = false;
@@ -283,7 +333,9 @@ void event_bus_nats_wire_close(struct nats_wire *wire)
 
 wb_err event_bus_nats_wire_init(struct nats_wire *wire, int64_t ping_ns)
 {
-    *wire = (struct nats_wire){.ping_ns = ping_ns};
+    *wire = (struct nats_wire){.ping_ns = ping_ns < NATS_WIRE_PING_MAX_NS ? ping_ns
+                                                                          : NATS_WIRE_PING_MAX_NS,
+                               .state = NATS_WIRE_ENDED};
     wire->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (wire->wake_fd < 0)
         return WB_IO;

@@ -36,7 +36,7 @@ struct event_bus_nats_options {
     const char *tls_key_file;
     bool tls;
     int64_t connect_timeout_ns;  /* 0: 2 s */
-    int64_t ping_interval_ns;    /* 0: 1 s; a dead peer is noticed after 3 of them */
+    int64_t ping_interval_ns;    /* 0: 1 s, at most 1 h; a dead peer is noticed after 3 of them */
     int64_t write_deadline_ns;   /* 0: 2 s; over TLS a full socket may hold a sender up so long */
     uint32_t publish_window;     /* unanswered messages; 0: 4096 */
     size_t publish_window_bytes; /* 0: 8 MiB */
@@ -48,7 +48,7 @@ struct event_bus_nats_options {
 /**
  * Create a bus and connect. Waits up to connect_timeout_ns for the first connection.
  * @param wait_connected  false: return WB_OK although the server is away, and go on trying.
- * @return WB_UNREACHABLE, WB_DENIED, WB_NO_JETSTREAM, WB_INVALID (URL, files), WB_NOMEM.
+ * @return WB_UNREACHABLE, WB_DENIED, WB_NO_JETSTREAM, WB_INVALID (URL, files), WB_NOMEM, WB_IO.
  */
 wb_err event_bus_nats_create(const struct event_bus_nats_options *options, bool wait_connected,
                              struct event_bus **ret_bus, struct wb_why *why);
