@@ -29,7 +29,8 @@ struct world {
     struct identity identity; /* for TLS */
     struct test_nats server;
     struct test_proxy *proxy;
-    natsConnection *far; /* beside the proxy */
+    struct nats_wire far_wire; /* nats.c alone uses TLS on two threads at once */
+    natsConnection *far;       /* beside the proxy */
     natsSubscription *heard;
     atomic_bool deaf;     /* nothing more arrives there */
     atomic_int count;     /* messages that arrived there */
@@ -82,13 +83,18 @@ static void on_closed(natsConnection *nc, void *ctx)
     atomic_fetch_add(&w->closed, 1);
 }
 
-static natsOptions *make_options(const struct world *w, const char *url)
+static natsOptions *make_options(const struct world *w, uint16_t port, struct nats_wire *wire,
+                                 int64_t ping_ns)
 {
     natsOptions *options;
+    char url[64];
 
+    (void)snprintf(url, sizeof(url), "nats://127.0.0.1:%u", port);
+    assert_ok(event_bus_nats_wire_init(wire, ping_ns));
     assert_int_equal(natsOptions_Create(&options), NATS_OK);
     assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
     assert_int_equal(natsOptions_SetAllowReconnect(options, false), NATS_OK);
+    assert_int_equal(event_bus_nats_wire_set_options(wire, options), NATS_OK);
     if (w->identity.cert[0] != '\0') {
         assert_int_equal(natsOptions_SetSecure(options, true), NATS_OK);
         assert_int_equal(natsOptions_LoadCATrustedCertificates(options, w->identity.cert), NATS_OK);
@@ -99,7 +105,7 @@ static natsOptions *make_options(const struct world *w, const char *url)
 
 static void listen_far(struct world *w)
 {
-    natsOptions *options = make_options(w, w->server.url);
+    natsOptions *options = make_options(w, w->server.port, &w->far_wire, 10 * WB_SEC);
 
     assert_int_equal(natsConnection_Connect(&w->far, options), NATS_OK);
     natsOptions_Destroy(options);
@@ -139,10 +145,11 @@ static int teardown(void **state)
     struct world *w = *state;
 
     /* nats.c corrupts its heap when a subscription is destroyed under traffic. */
-    natsConnection_Close(w->far);
+    event_bus_nats_wire_close(&w->far_wire);
     assert_true(test_wait(is_deaf, w, PATIENCE_MS));
     natsSubscription_Destroy(w->heard);
     natsConnection_Destroy(w->far);
+    event_bus_nats_wire_fini(&w->far_wire);
     test_proxy_stop(w->proxy);
     test_nats_stop(&w->server);
     if (w->identity.dir[0] != '\0')
@@ -153,13 +160,7 @@ static int teardown(void **state)
 
 static natsOptions *near_options(struct world *w, int64_t ping_ns)
 {
-    char url[64];
-
-    (void)snprintf(url, sizeof(url), "nats://127.0.0.1:%u", test_proxy_port(w->proxy));
-    assert_ok(event_bus_nats_wire_init(&w->wire, ping_ns));
-    natsOptions *options = make_options(w, url);
-    assert_int_equal(event_bus_nats_wire_set_options(&w->wire, options), NATS_OK);
-    return options;
+    return make_options(w, test_proxy_port(w->proxy), &w->wire, ping_ns);
 }
 
 static void wire_up(struct world *w, int64_t ping_ns)
@@ -461,6 +462,14 @@ static void who_talks_but_does_not_listen_is_dead(void **state)
     take_closed_after(w, 100 * WB_MS, 30, since);
 }
 
+static bool has_echoed(void *echo)
+{
+    uint64_t queued = 0;
+
+    assert_int_equal(natsSubscription_QueuedMsgs(echo, &queued), NATS_OK);
+    return queued == MANY_LARGE / 4;
+}
+
 /* Pings are answered behind all that was sent before them, and behind the answers to it. */
 static void who_takes_and_answers_slowly_is_not_dead(void **state)
 {
@@ -475,6 +484,7 @@ static void who_takes_and_answers_slowly_is_not_dead(void **state)
     (void)send_many(&sender);
     assert_int_equal(sender.status, NATS_OK);
     assert_all_come(w, MANY_LARGE / 4);
+    assert_true(test_wait(has_echoed, echo, PATIENCE_MS));
     assert_false(is_closed(w));
     wire_down(w);
     natsSubscription_Destroy(echo);
@@ -537,14 +547,14 @@ static void over_tls_it_is_closed_while_others_send(void **state)
 static void over_tls_who_falls_silent_within_a_record_is_dead(void **state)
 {
     struct world *w = *state;
-    static const char large[1 << 20];
+    static const char large[15000]; /* fits into one record */
     natsSubscription *sub;
 
     wire_up(w, 200 * WB_MS);
     assert_int_equal(natsConnection_SubscribeSync(&sub, w->nc, "large"), NATS_OK);
     assert_int_equal(natsConnection_FlushTimeout(w->nc, 5000), NATS_OK);
-    test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 200000, .piece = 1000});
-    assert_int_equal(natsConnection_Publish(w->far, "large", large, sizeof(large) - 1), NATS_OK);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 20000, .piece = 100});
+    assert_int_equal(natsConnection_Publish(w->far, "large", large, sizeof(large)), NATS_OK);
     (void)test_wait(is_closed, w, 100);
     assert_false(is_closed(w));
     int64_t since = mono_ns();
