@@ -389,6 +389,15 @@ static void kill_trials(struct world *w, size_t count)
 
 /* ---- SIGSTOP, fence, SIGCONT ----------------------------------------------------------------- */
 
+/* Its threads run on for a moment after the signal: until the last one has stopped. */
+static void stop(pid_t pid)
+{
+    int status = 0;
+
+    (void)kill(pid, SIGSTOP);
+    must(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status), "stop a publisher", NULL);
+}
+
 /* Stopped inside a transaction it would hold up every writer: no time for a fence. */
 static void stop_outside_of_transactions(struct world *w, pid_t pid, unsigned *ret_again)
 {
@@ -398,7 +407,7 @@ static void stop_outside_of_transactions(struct world *w, pid_t pid, unsigned *r
 
     must(db_open(w->path, &options, &db, &why) == WB_OK, "open", &why);
     for (;;) {
-        (void)kill(pid, SIGSTOP);
+        stop(pid);
         wb_err err = db_begin(db, &why);
         db_rollback(db);
         if (err == WB_OK)
