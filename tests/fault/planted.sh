@@ -212,7 +212,7 @@ plant "a slow sender leaves what others rely on it for" $wire \
     's/^    atomic_fetch_sub\(&wire->senders, 1\);$//; s/(mode = count_send\(wire, &begins\);)/\1 if (wire->batch_count % 10 == 0) (void)usleep(3000); atomic_fetch_sub(\&wire->senders, 1);/' \
     $wire_test
 plant "a peer that is slow counts as dead" $wire \
-    's/silent = moves\(wire, &last\) \? 0 : silent \+ 1;/silent = moves(wire, \&last) ? silent + 1 : silent + 1;/' \
+    's/idle = takes_more\(wire, &taken\) \? 0 : idle \+ 1;/idle = takes_more(wire, \&taken) ? idle + 1 : idle + 1;/' \
     $wire_test
 plant "who sends waits for the reader to write" $wire \
     's/pthread_mutex_trylock\(&wire->turn\) == 0/false/' $wire_test

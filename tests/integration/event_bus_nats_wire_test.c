@@ -459,35 +459,22 @@ static void who_talks_but_does_not_listen_is_dead(void **state)
         (void)test_wait(is_closed, w, 5);
     }
     natsSubscription_Destroy(sub);
-    take_closed_after(w, 100 * WB_MS, 30, since);
+    take_closed_after(w, 100 * WB_MS, 2, since);
 }
 
-static bool has_echoed(void *echo)
-{
-    uint64_t queued = 0;
-
-    assert_int_equal(natsSubscription_QueuedMsgs(echo, &queued), NATS_OK);
-    return queued == MANY_LARGE / 4;
-}
-
-/* Pings are answered behind all that was sent before them, and behind the answers to it. */
-static void who_takes_and_answers_slowly_is_not_dead(void **state)
+/* Pings are answered behind all that was sent before them. */
+static void who_takes_it_slowly_is_not_dead(void **state)
 {
     struct world *w = *state;
-    struct sender sender = {.w = w, .count = MANY_LARGE / 4, .size = LARGE};
-    natsSubscription *echo;
+    struct sender sender = {.w = w, .count = MANY_LARGE, .size = LARGE};
 
-    wire_up(w, 200 * WB_MS);
-    assert_int_equal(natsConnection_SubscribeSync(&echo, w->nc, "numbers"), NATS_OK);
-    assert_int_equal(natsSubscription_SetPendingLimits(echo, -1, -1), NATS_OK);
-    test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 4U << 20});
+    wire_up(w, 500 * WB_MS);
+    test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 8U << 20});
     (void)send_many(&sender);
     assert_int_equal(sender.status, NATS_OK);
-    assert_all_come(w, MANY_LARGE / 4);
-    assert_true(test_wait(has_echoed, echo, PATIENCE_MS));
+    assert_all_come(w, MANY_LARGE);
     assert_false(is_closed(w));
     wire_down(w);
-    natsSubscription_Destroy(echo);
 }
 
 static void end_while_others_send(struct world *w, void (*end)(struct world *w))
@@ -591,7 +578,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_socket_holds_nobody_up, setup, teardown),
         cmocka_unit_test_setup_teardown(who_does_not_answer_pings_is_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(who_talks_but_does_not_listen_is_dead, setup, teardown),
-        cmocka_unit_test_setup_teardown(who_takes_and_answers_slowly_is_not_dead, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_takes_it_slowly_is_not_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(it_is_closed_while_others_send, setup, teardown),
         cmocka_unit_test_setup_teardown(it_is_reset_while_others_send, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_connection_leaves_nothing_to_close, setup,

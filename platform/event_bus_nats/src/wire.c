@@ -12,9 +12,10 @@
 #define BATCH_NS  WB_MS
 #define BATCH_MIN 16 /* sends in BATCH_NS: from here on it is a stream of them */
 
-/* Pings unanswered in a row, after which a peer is dead that is silent, or that does something. */
-#define PINGS_SILENT 2
-#define PINGS_MAX    30
+/* Pings unanswered in a row, after which a peer is dead that takes nothing meanwhile, or that does.
+ */
+#define PINGS_IDLE 2
+#define PINGS_MAX  30
 
 static int64_t now_ns(void)
 {
@@ -193,12 +194,8 @@ static bool pause_between(struct nats_wire *wire)
     return open;
 }
 
-struct progress {
-    uint64_t taken, said; /* by the peer, in bytes */
-};
-
-/* Has the peer said something since the last look, or taken something and has more to take? */
-static bool moves(struct nats_wire *wire, struct progress *last)
+/* Has the peer taken something since *taken, while there is more on its way to it? */
+static bool takes_more(struct nats_wire *wire, uint64_t *taken)
 {
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
@@ -209,25 +206,23 @@ static bool moves(struct nats_wire *wire, struct progress *last)
     bool known = open && ioctl(wire->fd, SIOCOUTQ, &on_way) == 0 &&
                  getsockopt(wire->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0;
     pthread_mutex_unlock(&wire->mutex);
-    const struct progress now = {info.tcpi_bytes_acked, info.tcpi_bytes_received};
-    bool more = on_way > 0 || atomic_load(&wire->unwritten);
-    bool moved = now.said != last->said || (more && now.taken != last->taken);
-    *last = now;
-    return known && moved;
+    bool took = info.tcpi_bytes_acked != *taken;
+    *taken = info.tcpi_bytes_acked;
+    return known && took && (on_way > 0 || atomic_load(&wire->unwritten));
 }
 
-/* A ping is answered behind all that was sent before, both ways, and the way may be slow. */
+/* A ping waits behind all that was sent before: who takes that is alive, only slow. */
 static bool is_dead(struct nats_wire *wire)
 {
     int64_t answer_ms = wire->ping_ns >= WB_MS ? wire->ping_ns / WB_MS : 1;
-    struct progress last = {0};
-    int silent = 0;
+    uint64_t taken = 0;
+    int idle = 0;
 
-    (void)moves(wire, &last);
-    for (int missed = 0; missed < PINGS_MAX && silent < PINGS_SILENT; missed++) {
+    (void)takes_more(wire, &taken);
+    for (int missed = 0; missed < PINGS_MAX && idle < PINGS_IDLE; missed++) {
         if (natsConnection_FlushTimeout(wire->nc, answer_ms) != NATS_TIMEOUT)
             return false; /* it answers, or is closed */
-        silent = moves(wire, &last) ? 0 : silent + 1;
+        idle = takes_more(wire, &taken) ? 0 : idle + 1;
     }
     return true;
 }
