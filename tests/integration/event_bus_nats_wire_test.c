@@ -468,7 +468,7 @@ static void who_takes_it_slowly_is_not_dead(void **state)
     struct world *w = *state;
     struct sender sender = {.w = w, .count = MANY_LARGE, .size = LARGE};
 
-    wire_up(w, 500 * WB_MS);
+    wire_up(w, WB_SEC);
     test_proxy_set(w->proxy, &(struct test_proxy_weather){.rate = 8U << 20});
     (void)send_many(&sender);
     assert_int_equal(sender.status, NATS_OK);
