@@ -199,22 +199,26 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus statu
 
 /* ---- taps ------------------------------------------------------------------------------------ */
 
-static natsStatus open_tap(struct nats_tap *tap, natsConnection *nc)
+/* Listen to <inbox>.> until complete is called; not at all when the connection is closed already.
+ */
+static natsStatus listen_to(natsSubscription **ret_sub, natsConnection *nc, const char *inbox,
+                            natsMsgHandler message, natsOnCompleteCB complete, void *ctx)
 {
-    char subject[sizeof(tap->inbox) + 2];
+    char subject[128];
 
-    (void)snprintf(subject, sizeof(subject), "%s.>", tap->inbox);
-    natsStatus s = natsConnection_Subscribe(&tap->sub, nc, subject, on_tap_message, tap);
+    (void)snprintf(subject, sizeof(subject), "%s.>", inbox);
+    natsStatus s = natsConnection_Subscribe(ret_sub, nc, subject, message, ctx);
     if (s != NATS_OK)
         return s;
-    s = natsSubscription_SetPendingLimits(tap->sub, -1, -1);
+    /* What may come is bounded by what we ask for, so nothing is to be dropped here. */
+    s = natsSubscription_SetPendingLimits(*ret_sub, -1, -1);
     if (s == NATS_OK)
-        s = natsSubscription_SetOnCompleteCB(tap->sub, on_tap_complete, tap);
+        s = natsSubscription_SetOnCompleteCB(*ret_sub, complete, ctx);
     if (s == NATS_OK)
         return NATS_OK;
-    /* The connection is closed. Nothing was asked for, so nothing calls back. */
-    natsSubscription_Destroy(tap->sub);
-    tap->sub = NULL;
+    /* It is closed. Nothing was asked for, so nothing calls back. */
+    natsSubscription_Destroy(*ret_sub);
+    *ret_sub = NULL;
     return s;
 }
 
@@ -232,7 +236,7 @@ wb_err event_bus_nats_tap_open(struct nats_tap *tap)
     if (tap->sub == NULL || tap->epoch != epoch) {
         event_bus_nats_tap_close(tap);
         tap->epoch = epoch;
-        s = open_tap(tap, nc);
+        s = listen_to(&tap->sub, nc, tap->inbox, on_tap_message, on_tap_complete, tap);
     }
     event_bus_nats_link_release(link, s);
     return event_bus_nats_link_err(s);
@@ -318,26 +322,6 @@ static void tear_down(struct nats_link *link, natsConnection *nc, natsSubscripti
     natsConnection_Destroy(nc);
 }
 
-static natsStatus subscribe(struct nats_link *link, natsConnection *nc, natsSubscription **ret_sub)
-{
-    char subject[sizeof(link->inbox) + 2];
-
-    (void)snprintf(subject, sizeof(subject), "%s.>", link->inbox);
-    natsStatus s = natsConnection_Subscribe(ret_sub, nc, subject, on_message, link);
-    /* What may come is bounded by what we ask for, so nothing is to be dropped here. */
-    if (s == NATS_OK)
-        s = natsSubscription_SetPendingLimits(*ret_sub, -1, -1);
-    if (s == NATS_OK)
-        s = natsSubscription_SetOnCompleteCB(*ret_sub, on_complete, link);
-    if (s != NATS_OK) {
-        /* It is closed, and on_complete does not come. Nothing was asked for yet. */
-        natsSubscription_Destroy(*ret_sub);
-        *ret_sub = NULL;
-        return s;
-    }
-    return natsConnection_FlushTimeout(nc, link->flush_timeout_ms);
-}
-
 static natsStatus connect_now(struct nats_link *link, natsConnection **ret_nc,
                               natsSubscription **ret_sub)
 {
@@ -350,7 +334,9 @@ static natsStatus connect_now(struct nats_link *link, natsConnection **ret_nc,
     natsStatus s = natsConnection_Connect(&nc, link->options);
     if (s != NATS_OK)
         return s;
-    s = subscribe(link, nc, &sub);
+    s = listen_to(&sub, nc, link->inbox, on_message, on_complete, link);
+    if (s == NATS_OK)
+        s = natsConnection_FlushTimeout(nc, link->flush_timeout_ms);
     if (s != NATS_OK) {
         event_bus_nats_wire_close(&link->wire);
         tear_down(link, nc, sub);
