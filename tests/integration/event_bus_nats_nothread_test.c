@@ -33,7 +33,7 @@ static void connecting_fails_and_leaves_none(void **state)
         natsConnection *nc = NULL;
         natsOptions *options;
 
-        assert_ok(event_bus_nats_wire_init(&wire, WB_MS));
+        assert_ok(event_bus_nats_wire_init(&wire, 10 * WB_SEC));
         assert_int_equal(natsOptions_Create(&options), NATS_OK);
         assert_int_equal(natsOptions_SetURL(options, w->server.url), NATS_OK);
         assert_int_equal(event_bus_nats_wire_set_options(&wire, options), NATS_OK);

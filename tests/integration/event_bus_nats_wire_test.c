@@ -93,7 +93,6 @@ static natsOptions *make_options(const struct world *w, uint16_t port, struct na
     assert_ok(event_bus_nats_wire_init(wire, ping_ns));
     assert_int_equal(natsOptions_Create(&options), NATS_OK);
     assert_int_equal(natsOptions_SetURL(options, url), NATS_OK);
-    assert_int_equal(natsOptions_SetAllowReconnect(options, false), NATS_OK);
     assert_int_equal(event_bus_nats_wire_set_options(wire, options), NATS_OK);
     if (w->identity.cert[0] != '\0') {
         assert_int_equal(natsOptions_SetSecure(options, true), NATS_OK);

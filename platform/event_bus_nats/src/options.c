@@ -221,8 +221,6 @@ static natsStatus set_behaviour(natsOptions *out, const struct event_bus_nats_op
     if (s == NATS_OK)
         s = natsOptions_SetWriteDeadline(out, ms_or(o->write_deadline_ns, 2000));
     if (s == NATS_OK)
-        s = natsOptions_SetAllowReconnect(out, false);
-    if (s == NATS_OK)
         s = natsOptions_SetFailRequestsOnDisconnect(out, true);
     if (s == NATS_OK)
         s = natsOptions_SetIOBufSize(out, IO_BUFFER);

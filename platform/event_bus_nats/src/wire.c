@@ -89,21 +89,13 @@ void event_bus_nats_wire_sent(struct nats_wire *wire)
 
 /* ---- the reader ------------------------------------------------------------------------------ */
 
-static enum nats_wire_mode mode_of(struct nats_wire *wire, int64_t *ret_batch_ns)
-{
-    pthread_mutex_lock(&wire->mutex);
-    enum nats_wire_mode mode = wire->mode;
-    *ret_batch_ns = wire->batch_ns;
-    pthread_mutex_unlock(&wire->mutex);
-    return mode;
-}
-
 /* Until there is something to read or to write, or the reader is woken. */
 static void wait_for_work(struct nats_wire *wire, struct pollfd *polled)
 {
-    int64_t batch_ns;
-    enum nats_wire_mode mode = mode_of(wire, &batch_ns);
-    int64_t left = batch_ns + BATCH_NS - now_ns();
+    pthread_mutex_lock(&wire->mutex);
+    enum nats_wire_mode mode = wire->mode;
+    int64_t left = wire->batch_ns + BATCH_NS - now_ns();
+    pthread_mutex_unlock(&wire->mutex);
     struct timespec limit = {.tv_nsec = left > 0 ? left : 0};
     eventfd_t count;
 
@@ -115,15 +107,6 @@ static void wait_for_work(struct nats_wire *wire, struct pollfd *polled)
         polled[0].revents = polled[1].revents = 0;
     if (polled[1].revents != 0)
         (void)eventfd_read(wire->wake_fd, &count);
-}
-
-static bool is_write_due(struct nats_wire *wire, short revents)
-{
-    int64_t batch_ns;
-    enum nats_wire_mode mode = mode_of(wire, &batch_ns);
-
-    return atomic_exchange(&wire->urgent, false) || (revents & POLLOUT) != 0 ||
-           (mode == NATS_WIRE_STREAM && now_ns() - batch_ns >= BATCH_NS);
 }
 
 /* After a write. Who came before, and saw another mode than the direct one, left it to us. */
@@ -140,22 +123,18 @@ static void choose_mode(struct nats_wire *wire)
     pthread_mutex_unlock(&wire->mutex);
 }
 
-static enum nats_wire_state state_of(struct nats_wire *wire)
-{
-    pthread_mutex_lock(&wire->mutex);
-    enum nats_wire_state state = wire->state;
-    pthread_mutex_unlock(&wire->mutex);
-    return state;
-}
-
 /* At the socket. false: the connection is closed. */
 static bool take_turn(struct nats_wire *wire, short revents)
 {
-    if (state_of(wire) == NATS_WIRE_ENDED)
+    pthread_mutex_lock(&wire->mutex);
+    bool open = wire->state != NATS_WIRE_ENDED;
+    bool due = wire->mode == NATS_WIRE_STREAM && now_ns() - wire->batch_ns >= BATCH_NS;
+    pthread_mutex_unlock(&wire->mutex);
+    if (!open)
         return false;
     if ((revents & ~POLLOUT) != 0)
         natsConnection_ProcessReadEvent(wire->nc);
-    if (is_write_due(wire, revents)) {
+    if (atomic_exchange(&wire->urgent, false) || (revents & POLLOUT) != 0 || due) {
         write_out(wire);
         choose_mode(wire);
     }
@@ -313,6 +292,8 @@ natsStatus event_bus_nats_wire_set_options(struct nats_wire *wire, natsOptions *
         s = natsOptions_SetSendAsap(options, true); /* has no flusher, and tells of each send */
     if (s == NATS_OK)
         s = natsOptions_SetPingInterval(options, 0);
+    if (s == NATS_OK)
+        s = natsOptions_SetAllowReconnect(options, false); /* would attach beside our threads */
     return s;
 }
 

@@ -69,7 +69,7 @@ struct nats_wire {
 wb_err event_bus_nats_wire_init(struct nats_wire *wire, int64_t ping_ns);
 void event_bus_nats_wire_fini(struct nats_wire *wire);
 
-/** Connections with these options use the wire, one at a time. */
+/** Connections with these options use the wire, one at a time: each ends for good. */
 natsStatus event_bus_nats_wire_set_options(struct nats_wire *wire, natsOptions *options);
 /** Close the connection, if it is open, without waiting for the peer; end the threads. */
 void event_bus_nats_wire_close(struct nats_wire *wire);
