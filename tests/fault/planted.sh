@@ -93,6 +93,8 @@ plant() {
 plant "a lane falls asleep beside an answer" $publisher/outbox_publisher_flight.c \
     's/atomic_store\(&flight->awaited, slot\);/if (!atomic_load(\&slot->answered)) { atomic_store(\&flight->awaited, slot); return true; }/' \
     unit.outbox_publisher_flight_test
+plant "a full window sleeps until many are answered" $publisher/outbox_publisher_drain.c \
+    's/now \+ ANSWERS_IN_NS/now + ANSWERS_IN_NS * 1000/' unit.outbox_publisher_manual_test
 plant "a row is marked before its ack" $publisher/outbox_publisher_drain.c \
     's/open = outbox_publisher_flight_oldest\(lane->flight\);/open = 0;/' \
     unit.outbox_publisher_late_test unit.outbox_publisher_manual_test unit.outbox_publisher_property_test

@@ -1,4 +1,5 @@
 /* The state machine, step by step, on a memory bus and a virtual clock. */
+#include "outbox_publisher_fault_bus.h"
 #include "outbox_publisher_fixture.h"
 
 /* ---- the straight path ----------------------------------------------------------------------- */
@@ -68,6 +69,33 @@ static void many_rows_go_out_in_batches_through_a_small_window(void **state)
     assert_int_equal(info.last_seq, 5000);
     assert_int_equal(fixture_int(f, "SELECT last_id FROM outbox_cursor"), 5000);
     assert_int_equal(fixture_health(f).settles, 0);
+}
+
+/* With a full window a lane sleeps until several are answered: not long, if only one ever is. */
+static void lone_answer_to_a_full_window_is_soon_seen(void **state)
+{
+    struct fixture *f = *state;
+    struct fault_bus *bus = fault_bus_create(f->bus, 1);
+
+    f->options.bus = &bus->base;
+    f->options.window = 16;
+    fixture_start(f);
+    const struct outbox_publisher_lane *lane = f->publisher->lanes[0];
+    for (int i = 0; i < 40; i++)
+        fixture_insert(f, "a.x", "", "p");
+    fixture_run(f);
+    assert_true(fault_bus_pump(bus)); /* the first goes alone */
+    fixture_run(f);
+    assert_true(outbox_publisher_answers_wanted(lane) > 1);
+    assert_in_range(outbox_publisher_drain_wait_ns(lane), 1, 10 * WB_MS);
+
+    assert_true(fault_bus_pump(bus));
+    fixture_run(f);
+    assert_true(outbox_publisher_answers_wanted(lane) > 1);
+    assert_in_range(outbox_publisher_drain_wait_ns(lane), 1, 10 * WB_MS);
+    outbox_publisher_stop(f->publisher);
+    f->publisher = NULL;
+    event_bus_destroy(&bus->base);
 }
 
 static void flush_returns_when_all_is_published_and_says_why_not(void **state)
@@ -480,6 +508,7 @@ int main(void)
         T(rows_are_published_in_order_and_marked),
         T(message_carries_identity_source_row_key_and_headers),
         T(many_rows_go_out_in_batches_through_a_small_window),
+        T(lone_answer_to_a_full_window_is_soon_seen),
         T(flush_returns_when_all_is_published_and_says_why_not),
         T(bad_rows_are_parked_and_the_others_go_on),
         T(payloads_of_any_type_go_out_as_their_bytes),
