@@ -218,6 +218,8 @@ plant "a peer that is slow counts as dead" $wire \
     $wire_test
 plant "who sends waits for the reader to write" $wire \
     's/pthread_mutex_trylock\(&wire->turn\) == 0/false/' $wire_test
+plant "a cut connection counts as a fault of ours" platform/event_bus_nats/src/link.c \
+    's/return NATS_CONNECTION_CLOSED;/return s;/' integration.event_bus_nats_cut_test
 
 # ---- handling ----
 plant "the claim is committed before the handler" $consumer/event_consumer_apply.c \

@@ -216,10 +216,10 @@ static natsStatus listen_to(natsSubscription **ret_sub, natsConnection *nc, cons
         s = natsSubscription_SetOnCompleteCB(*ret_sub, complete, ctx);
     if (s == NATS_OK)
         return NATS_OK;
-    /* It is closed. Nothing was asked for, so nothing calls back. */
+    /* It is closed, though nats.c says only that of the subscription. Nothing calls back. */
     natsSubscription_Destroy(*ret_sub);
     *ret_sub = NULL;
-    return s;
+    return NATS_CONNECTION_CLOSED;
 }
 
 wb_err event_bus_nats_tap_open(struct nats_tap *tap)
