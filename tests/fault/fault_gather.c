@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { GET_TRIES = 600 };
+
 static const char schema[] =
     "CREATE TABLE tx(tx TEXT PRIMARY KEY, phase TEXT);"
     "CREATE TABLE work(tx TEXT, key INTEGER, n INTEGER);"
@@ -131,6 +133,21 @@ static void store(sqlite3_stmt *stmt, const struct event_bus_delivery *delivery)
     sqlite3_reset(stmt);
 }
 
+/* A busy disk may hold the server up for longer than a connection waits for it. */
+static struct event_bus_delivery *get(struct event_bus *bus, uint64_t seq)
+{
+    struct event_bus_delivery *delivery = NULL;
+    struct wb_why why = {""};
+
+    wb_err err = event_bus_get(bus, FAULT_STREAM, seq, &delivery, &why);
+    for (int tries = 0; tries < GET_TRIES && wb_err_class(err) == WB_RETRY; tries++) {
+        (void)usleep(100000);
+        err = event_bus_get(bus, FAULT_STREAM, seq, &delivery, &why);
+    }
+    fault_must(err == WB_OK, "gather: message %llu: %s", (unsigned long long)seq, why.text);
+    return delivery;
+}
+
 static void gather_stream(sqlite3 *db, struct event_bus *bus)
 {
     struct event_bus_stream_info info;
@@ -143,9 +160,8 @@ static void gather_stream(sqlite3 *db, struct event_bus *bus)
                    SQLITE_OK,
                "gather: %s", sqlite3_errmsg(db));
     for (uint64_t seq = 1; seq <= info.last_seq; seq++) {
-        struct event_bus_delivery *delivery;
-        wb_err err = event_bus_get(bus, FAULT_STREAM, seq, &delivery, &why);
-        fault_must(err == WB_OK, "gather: message %llu: %s", (unsigned long long)seq, why.text);
+        struct event_bus_delivery *delivery = get(bus, seq);
+
         store(stmt, delivery);
         event_bus_release(delivery);
     }
