@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <sqlite3.h>
 
@@ -31,6 +32,14 @@ struct fault_paths {
 };
 
 void fault_paths_make(struct fault_paths *paths, const char *dir);
+
+/* A phase and a transaction. A kill may leave a part of what was to be written: so each begins a
+ * line, and says where it ends. */
+#define FAULT_HISTORY_LINE "\n%s %s ."
+enum { FAULT_PHASE_SIZE = 16, FAULT_TX_SIZE = 80 };
+/** The next whole line; false: there is none. */
+bool fault_history_next(FILE *history, char ret_phase[FAULT_PHASE_SIZE],
+                        char ret_tx[FAULT_TX_SIZE]);
 
 /* Ends the program with a message when good is false: a campaign that cannot run has failed. */
 #define fault_must(good, ...)                                                                      \

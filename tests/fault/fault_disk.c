@@ -14,7 +14,7 @@
 
 #define DISK_BYTES ((size_t)256 << 20)
 
-enum { CUTS_PER_STORE = 25, TX_SIZE = 80 };
+enum { CUTS_PER_STORE = 25 };
 
 struct disk {
     struct fault_processes processes;
@@ -68,12 +68,12 @@ static void resolve_history(struct disk *self)
 {
     sqlite3 *db = look_into(self);
     FILE *history = fopen(self->history, "r+e");
-    char phase[16], tx[TX_SIZE];
+    char phase[FAULT_PHASE_SIZE], tx[FAULT_TX_SIZE];
     struct wb_buf lines = {0};
 
     fault_must(history != NULL && fseek(history, self->told_until, SEEK_SET) == 0,
                "disk: no history");
-    while (self->report.broken == 0 && fscanf(history, "%15s %79s", phase, tx) == 2) {
+    while (self->report.broken == 0 && fault_history_next(history, phase, tx)) {
         bool ok = strcmp(phase, "ok") == 0;
         if (!ok && strcmp(phase, "invoke") != 0)
             continue;
@@ -82,7 +82,7 @@ static void resolve_history(struct disk *self)
         self->undone += ok && !there;
         if (ok && !there && self->full_sync && self->report.broken++ < 3)
             (void)printf("  BROKEN: %s was committed at FULL and is gone\n", tx);
-        wb_buf_printf(&lines, "%s %s\n", there ? "ok" : "fail", tx);
+        wb_buf_printf(&lines, FAULT_HISTORY_LINE, there ? "ok" : "fail", tx);
     }
     (void)fseek(history, 0, SEEK_END);
     fault_must(!lines.failed && fwrite(lines.ptr, 1, lines.len, history) == lines.len,

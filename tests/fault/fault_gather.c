@@ -94,20 +94,29 @@ static void gather_databases(sqlite3 *db, const struct fault_paths *paths)
             "DETACH producer; DETACH consumer; DETACH archive");
 }
 
+bool fault_history_next(FILE *history, char ret_phase[FAULT_PHASE_SIZE], char ret_tx[FAULT_TX_SIZE])
+{
+    char line[FAULT_PHASE_SIZE + FAULT_TX_SIZE + 8];
+    char end = 0;
+
+    while (end != '.' && fgets(line, sizeof(line), history) != NULL)
+        (void)sscanf(line, "%15s %79s %c", ret_phase, ret_tx, &end);
+    return end == '.';
+}
+
 /* The last phase told of a transaction counts; one that was only begun is of unknown outcome. */
 static void gather_history(sqlite3 *db, const struct fault_paths *paths)
 {
     FILE *file = fopen(paths->history, "re");
     sqlite3_stmt *stmt = NULL;
-    char phase[16];
-    char tx[80];
+    char phase[FAULT_PHASE_SIZE], tx[FAULT_TX_SIZE];
 
     fault_must(file != NULL, "gather: open %s", paths->history);
     run(db, "BEGIN");
     fault_must(sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO tx VALUES(?2, ?1)", -1, &stmt,
                                   NULL) == SQLITE_OK,
                "gather: %s", sqlite3_errmsg(db));
-    while (fscanf(file, "%15s %79s", phase, tx) == 2) {
+    while (fault_history_next(file, phase, tx)) {
         sqlite3_bind_text(stmt, 1, phase, -1, SQLITE_TRANSIENT);
         sqlite3_bind_text(stmt, 2, tx, -1, SQLITE_TRANSIENT);
         fault_must(sqlite3_step(stmt) == SQLITE_DONE, "gather: %s", sqlite3_errmsg(db));

@@ -23,7 +23,7 @@ enum {
 
 /* A transaction of this life, and what was said of it. */
 struct told {
-    char tx[80];
+    char tx[FAULT_TX_SIZE];
     bool ok;
 };
 
@@ -129,7 +129,7 @@ static void check_told(struct power *self, sqlite3 *db)
         self->report.undone += self->told[i].ok && !there;
         if (promised && !there && self->report.broken_commits++ < 3 && !self->report.expected)
             (void)printf("  BROKEN: %s was committed at FULL and is gone\n", self->told[i].tx);
-        (void)fprintf(history, "%s %s\n", there ? "ok" : "fail", self->told[i].tx);
+        (void)fprintf(history, FAULT_HISTORY_LINE, there ? "ok" : "fail", self->told[i].tx);
     }
     (void)fclose(history);
     sqlite3_finalize(stmt);

@@ -190,11 +190,10 @@ static wb_err take_back(struct fault_writer *self, const char *tx, struct wb_why
 
 /* ---- transactions ---------------------------------------------------------------------------- */
 
-/* One line, one write: a kill leaves it whole or absent. */
 static void tell(const struct fault_writer *self, const char *phase, const char *tx)
 {
     char line[100];
-    int len = snprintf(line, sizeof(line), "%s %s\n", phase, tx);
+    int len = snprintf(line, sizeof(line), FAULT_HISTORY_LINE, phase, tx);
 
     fault_must(write(self->history, line, (size_t)len) == len, "write the history");
     if (self->options.told != NULL)
@@ -217,7 +216,7 @@ static wb_err write_all(struct fault_writer *self, bool poison, const char *tx, 
 wb_err fault_writer_transact(struct fault_writer *writer, bool poison, struct wb_why *why)
 {
     bool undo = wb_rng_below(&writer->rng, 10) == 0 && !poison;
-    char tx[80];
+    char tx[FAULT_TX_SIZE];
 
     (void)snprintf(tx, sizeof(tx), "%s-%llu", writer->name, (unsigned long long)writer->count++);
     tell(writer, "invoke", tx);
