@@ -150,7 +150,7 @@ static struct event_bus_delivery *get(struct event_bus *bus, uint64_t seq)
 
     wb_err err = event_bus_get(bus, FAULT_STREAM, seq, &delivery, &why);
     for (int tries = 0; tries < GET_TRIES && wb_err_class(err) == WB_RETRY; tries++) {
-        (void)usleep(100000);
+        fault_rest(100 * WB_MS);
         err = event_bus_get(bus, FAULT_STREAM, seq, &delivery, &why);
     }
     fault_must(err == WB_OK, "gather: message %llu: %s", (unsigned long long)seq, why.text);
